@@ -1,0 +1,1 @@
+"""What is inside a captured disk: disk formats, partitions, file systems."""

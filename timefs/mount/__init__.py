@@ -1,0 +1,1 @@
+"""The mount: one file-system core and thin adapters to operating systems."""

@@ -1,0 +1,119 @@
+"""Tree: names leading to nodes with attributes; a leaf opens as an Image.
+
+Defined here and only here: `Attributes`, `Node`, `Folder`, `Leaf`, `Link` and `walk`. Used by
+guest file systems (which make trees), by the time tree (which joins them) and by the mount, restore
+and the commands (which show them). Nodes are thread-safe. Names are bytes, as the kernel gives
+them; a guest's UTF-16 names appear as WTF-8.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from store.errors import NotFolderError
+from store.image import Image
+
+
+class Attributes(NamedTuple):
+    """What `stat` shows of a node. Times are UTC nanoseconds since 1970 and may be negative."""
+
+    mode: int
+    """Type and permission bits, as in st_mode."""
+    size: int
+    """Bytes."""
+    allocated_bytes: int
+    links: int
+    mtime_ns: int
+    atime_ns: int
+    ctime_ns: int
+    created_ns: int
+
+
+class Node(ABC):
+    """Something with a name in a tree."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> bytes:
+        """What the node is, never the name it was asked by: equal for hard links, and for ever."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether content and attributes can never change again."""
+        return True
+
+    @abstractmethod
+    def attributes(self) -> Attributes:
+        """The node's attributes."""
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        """Extended attributes by full name, e.g. `user.timefs.actual`."""
+        return {}
+
+
+class Entry(NamedTuple):
+    """One name of a folder."""
+
+    name: bytes
+    node: Node
+
+
+class Folder(Node):
+    """A node with names below it."""
+
+    @abstractmethod
+    def lookup(self, name: bytes) -> Node:
+        """The node of that name, listed or not.
+
+        Raises:
+            NotFoundError: there is none. Damage is never reported as absence.
+        """
+
+    @abstractmethod
+    def entries(self) -> Iterable[Entry]:
+        """What a listing shows, without `.` and `..`."""
+
+    def answer_frozen(self, name: bytes) -> bool:
+        """Whether the answer to looking up `name` (a node, or none) can never change again."""
+        del name
+        return self.frozen
+
+
+class Leaf(Node):
+    """A node with bytes."""
+
+    @abstractmethod
+    def open(self) -> Image:
+        """The node's bytes. May be kept and read from for as long as wanted."""
+
+
+class Link(Node):
+    """A symbolic link."""
+
+    @abstractmethod
+    def target(self) -> bytes:
+        """Where it points, as text."""
+
+
+def walk(folder: Folder, path: Iterable[bytes]) -> Node:
+    """The node at the end of `path`.
+
+    Raises:
+        NotFoundError: a name is not there.
+        NotFolderError: a name on the way is not a folder.
+    """
+    node: Node = folder
+    for name in path:
+        if not isinstance(node, Folder):
+            raise NotFolderError(f"{name.decode(errors='replace')}: its parent is not a folder")
+        node = node.lookup(name)
+    return node
+
+
+def descend(folder: Folder, prefix: bytes = b"") -> Iterator[tuple[bytes, Node]]:
+    """Every node below `folder` with its path, parents first."""
+    for name, node in folder.entries():
+        path = prefix + name
+        yield path, node
+        if isinstance(node, Folder):
+            yield from descend(node, path + b"/")
