@@ -1,0 +1,166 @@
+"""Backends: where a repository's objects are kept.
+
+Defined here and only here: the `Backend` contract and the directory backend. Used by the repository
+and the pack reader. Objects are immutable, created whole or not at all, and durable once `create`
+returns. Thread-safe and process-safe.
+"""
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from store.errors import (
+    DamagedError,
+    DeniedError,
+    ExistsError,
+    FullError,
+    NotFoundError,
+    ReadOnlyError,
+    TimefsError,
+)
+from store.pack import pack_name
+
+
+class Backend(ABC):
+    """Named immutable objects."""
+
+    @abstractmethod
+    def create(self, name: str, content: bytes) -> None:
+        """Make an object durable under a name that nothing has yet.
+
+        Raises:
+            ExistsError: the name is taken; nothing was changed.
+            FullError: no room; nothing was changed.
+            ReadOnlyError, DeniedError: the place cannot be written.
+        """
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+
+    @abstractmethod
+    def list(self, writer: int) -> list[int]:
+        """Numbers of the packs that a writer has, sorted."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of an object.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+
+    @abstractmethod
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Exactly that range of an object.
+
+        Raises:
+            NotFoundError: there is no such object.
+            DamagedError: it is shorter than that.
+        """
+
+
+def translate(error: OSError, where: str) -> TimefsError:
+    """An operating-system error as one of ours."""
+    text = f"{where}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FullError(f"{text}; free space there, then run the command again")
+    if error.errno == errno.EROFS:
+        return ReadOnlyError(text)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return DeniedError(text)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFoundError(text)
+    return TimefsError(text)
+
+
+class DirectoryBackend(Backend):
+    """Objects as files below a directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def create(self, name: str, content: bytes) -> None:
+        target = self.root / name
+        try:
+            self._create(target, content)
+        except FileExistsError as error:
+            raise ExistsError(f"{target}: the name is taken already") from error
+        except OSError as error:
+            raise translate(error, str(target)) from error
+
+    def _create(self, target: Path, content: bytes) -> None:
+        """Temporary file, fdatasync, link, fsync of the directory: whole and durable, or absent."""
+        folder = target.parent
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+            sync_folder(folder.parent.parent)
+        temporary = folder / f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fdatasync(descriptor)
+            os.link(temporary, target)
+        finally:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+        sync_folder(folder)
+
+    def exists(self, name: str) -> bool:
+        try:
+            os.stat(self.root / name)  # noqa: PTH116  # a third of Path.stat's time, asked often
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise translate(error, str(self.root / name)) from error
+        return True
+
+    def list(self, writer: int) -> list[int]:
+        folder = (self.root / pack_name(writer, 0)).parent
+        try:
+            return sorted(int(name) for name in os.listdir(folder) if name.isdigit())  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise translate(error, str(folder)) from error
+
+    def size(self, name: str) -> int:
+        try:
+            return (self.root / name).stat().st_size
+        except OSError as error:
+            raise translate(error, str(self.root / name)) from error
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        path = f"{self.root}/{name}"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                content = os.pread(descriptor, length, offset)
+                while 0 < len(content) < length:
+                    more = os.pread(descriptor, length - len(content), offset + len(content))
+                    if not more:
+                        break
+                    content += more
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise translate(error, path) from error
+        if len(content) != length:
+            raise DamagedError(
+                f"{path}: expected {length} bytes at {offset}, got {len(content)}; "
+                f"run `timefs check`"
+            )
+        return content
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

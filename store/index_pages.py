@@ -1,0 +1,68 @@
+"""Pages of the index: what a stretch of a file is made of at a position.
+
+Defined here and only here: how a page's whole state, its changes and spans become runs. Used by
+store.index (answers) and store.index_apply (merging). Pure questions to one SQLite connection.
+"""
+
+import sqlite3
+
+import numpy as np
+
+from store.digest import checksum
+from store.errors import DamagedError
+from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs, paint
+
+
+def stored_checksum(runs: bytes) -> int:
+    """The checksum of a blob of runs, as the signed number that SQLite keeps."""
+    return int.from_bytes(checksum(runs).to_bytes(8, "little"), "little", signed=True)
+
+
+def page_runs(connection: sqlite3.Connection, writer: int, file: int, page: int, at: int) -> Runs:
+    """The runs of a page at a position, by offset, without overlap; gaps were never written.
+
+    Raises:
+        DamagedError: what the index holds of the page is not what was put there.
+    """
+    parts: list[Runs] = []
+    base = connection.execute(
+        "SELECT position, runs, checksum FROM pages WHERE writer = ? AND file = ? AND page = ?"
+        " AND whole = 1 AND position <= ? ORDER BY position DESC LIMIT 1",
+        (writer, file, page, at),
+    ).fetchone()
+    span = connection.execute(
+        "SELECT position, lost FROM spans WHERE writer = ? AND file = ? AND position <= ?"
+        " AND first_page <= ? AND end_page > ? ORDER BY position DESC LIMIT 1",
+        (writer, file, at, page, page),
+    ).fetchone()
+    since = base[0] if base else -1
+    if span and span[0] > since:
+        since = span[0]
+        parts.append(_span_runs(since, bool(span[1])))
+    elif base:
+        parts.append(_parse(base[1], base[2], writer, file, page))
+    deltas = connection.execute(
+        "SELECT runs, checksum FROM pages WHERE writer = ? AND file = ? AND page = ?"
+        " AND whole = 0 AND position > ? AND first_position <= ? ORDER BY position",
+        (writer, file, page, since, at),
+    ).fetchall()
+    for blob, expected in deltas:
+        runs = _parse(blob, expected, writer, file, page)
+        parts.append(runs[(runs["position"] > since) & (runs["position"] <= at)])
+    if not parts:
+        return np.empty(0, RUN)
+    return paint(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def _span_runs(at: int, lost: bool) -> Runs:
+    writer = LOST_WRITER if lost else 0
+    return np.array([tuple(Run(at, 0, PAGE_BYTES, 0, 0, writer, 0, 0, 0))], dtype=RUN)
+
+
+def _parse(blob: bytes, expected: int, writer: int, file: int, page: int) -> Runs:
+    if stored_checksum(blob) != expected or len(blob) % RUN.itemsize:
+        raise DamagedError(
+            f"index: writer {writer} file {file} page {page}: wrong checksum; "
+            f"run `timefs rebuild` to make the index again"
+        )
+    return np.frombuffer(blob, RUN)

@@ -1,0 +1,56 @@
+"""The index's tables. Derived, private to one machine, and free to change with `INDEX_FORMAT`.
+
+Used by store.index and store.index_apply. Positions are those of store.row; blobs of runs are
+arrays of store.run.RUN with a checksum beside them.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+INDEX_FORMAT: Final = 1
+
+
+class EventKind(IntEnum):
+    """What happened to a file as a whole."""
+
+    FILE = 1
+    RESIZE = 2
+    DROP = 3
+    LOST = 4
+    """A pack is lost: until the next row says otherwise, nothing is known of the file."""
+
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (format INTEGER, repository BLOB);
+CREATE TABLE IF NOT EXISTS writers (
+    writer INTEGER PRIMARY KEY, machine TEXT, next_number INTEGER, epoch INTEGER,
+    position INTEGER, loss TEXT);
+CREATE TABLE IF NOT EXISTS packs (
+    writer INTEGER, number INTEGER, epoch INTEGER, trans BLOB, part INTEGER, last INTEGER,
+    blocks INTEGER, bytes INTEGER, position INTEGER,
+    PRIMARY KEY (writer, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    writer INTEGER, number INTEGER, position INTEGER, reason TEXT,
+    PRIMARY KEY (writer, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS instants (
+    writer INTEGER, position INTEGER, time_ns INTEGER, fuzzy INTEGER,
+    PRIMARY KEY (writer, time_ns)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    writer INTEGER, file INTEGER, position INTEGER, kind INTEGER, time_ns INTEGER,
+    value INTEGER, name TEXT,
+    PRIMARY KEY (writer, file, position, kind)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes (
+    writer INTEGER, file INTEGER, last_position INTEGER, first_position INTEGER, time_ns INTEGER,
+    PRIMARY KEY (writer, file, last_position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spans (
+    writer INTEGER, file INTEGER, position INTEGER, first_page INTEGER, end_page INTEGER,
+    lost INTEGER,
+    PRIMARY KEY (writer, file, position, first_page)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pages (
+    writer INTEGER, file INTEGER, page INTEGER, position INTEGER, whole INTEGER,
+    first_position INTEGER, runs BLOB, checksum INTEGER,
+    PRIMARY KEY (writer, file, page, position, whole));
+CREATE TABLE IF NOT EXISTS samples (
+    prefix INTEGER, writer INTEGER, number INTEGER,
+    PRIMARY KEY (prefix, writer, number)) WITHOUT ROWID;
+"""

@@ -1,0 +1,292 @@
+"""Reading packs: envelopes, statements, digests and decoded blocks, all verified.
+
+Defined here and only here: `PackReader` with its two bounded caches (frame tables and decoded
+frames). Used by the index, transactions, images of instants and check. Thread-safe.
+"""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from store.backend import Backend
+from store.digest import checksum, row_check
+from store.errors import DamagedError, NotFoundError
+from store.frame import decode_frame
+from store.pack import (
+    ENVELOPE,
+    Envelope,
+    Statement,
+    decode_statement,
+    decode_table,
+    pack_name,
+    parse_envelope,
+)
+from store.row import BLOCK_BYTES, DIGEST_BYTES
+
+TABLES_MAX: Final = 512
+"""Frame tables kept; about 30 KiB each."""
+
+CACHE_BYTES: Final = 64 << 20
+"""Decoded frames kept."""
+
+
+class FrameTable(NamedTuple):
+    """Where a pack's slots lie."""
+
+    envelope: Envelope
+    first_slots: list[int]
+    """First slot of each frame, and the number of all slots at the end."""
+    offsets: list[int]
+    stored_bytes: list[int]
+    codecs: list[int]
+    checksums: list[int]
+
+
+class Footer(NamedTuple):
+    """The small parts of a pack."""
+
+    envelope: Envelope
+    table: bytes
+    statement: bytes
+    flaws: list[str]
+    """What was wrong in one of two copies, a line each."""
+
+
+class Statistics:
+    """Counters since the reader was made; only ever grow."""
+
+    def __init__(self) -> None:
+        self.decoded_bytes = 0
+        self.stored_bytes = 0
+        self.frames = 0
+
+
+class PackReader:
+    """Reads what packs hold."""
+
+    def __init__(self, backend: Backend, repository: bytes, cache_bytes: int = CACHE_BYTES) -> None:
+        self.backend = backend
+        self.statistics = Statistics()
+        self._repository = repository
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[tuple[int, int], FrameTable] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._frames_bytes = 0
+
+    def footer(self, writer: int, number: int) -> Footer:
+        """The envelope, frame table and statement of a pack, from whichever copy is whole.
+
+        Raises:
+            NotFoundError: there is no such pack.
+            DamagedError: both copies of a part are wrong.
+        """
+        name = pack_name(writer, number)
+        size = self.backend.size(name)
+        flaws: list[str] = []
+        envelope = self._envelope(name, writer, number, size, flaws)
+        table = self._part(
+            name, "frame table", envelope, 0, envelope.table_bytes, envelope.table_checksum, flaws
+        )
+        statement = self._part(
+            name,
+            "statement",
+            envelope,
+            envelope.table_bytes,
+            envelope.statement_bytes,
+            envelope.statement_checksum,
+            flaws,
+        )
+        return Footer(envelope, table, statement, flaws)
+
+    def _envelope(
+        self, name: str, writer: int, number: int, size: int, flaws: list[str]
+    ) -> Envelope:
+        if size < 2 * ENVELOPE.size:
+            raise DamagedError(
+                f"pack {name}: expected at least {2 * ENVELOPE.size} bytes, got {size}; "
+                f"restore the pack from a copy of the repository"
+            )
+        found: Envelope | None = None
+        error: DamagedError | None = None
+        for offset in (size - ENVELOPE.size, 0):
+            where = f"pack {name}: {'first' if offset == 0 else 'last'}"
+            try:
+                envelope = parse_envelope(self.backend.read(name, offset, ENVELOPE.size), where)
+                self._identify(envelope, name, writer, number, size)
+                found = found or envelope
+            except DamagedError as damage:
+                flaws.append(str(damage))
+                error = damage
+        if found is None:
+            assert error is not None
+            raise error
+        return found
+
+    def _identify(self, envelope: Envelope, name: str, writer: int, number: int, size: int) -> None:
+        expected = (self._repository, writer, number, size)
+        got = (envelope.repository, envelope.writer, envelope.number, envelope.total_bytes)
+        if got != expected:
+            raise DamagedError(
+                f"pack {name}: expected writer {writer}, number {number}, {size} bytes of "
+                f"repository {self._repository.hex()}, got {got[1]}, {got[2]}, {got[3]} of "
+                f"{got[0].hex()}; put the right pack back from a copy of the repository"
+            )
+
+    def _part(  # noqa: PLR0913, PLR0917  # a part is exactly these
+        self,
+        name: str,
+        what: str,
+        envelope: Envelope,
+        shift: int,
+        length: int,
+        expected: int,
+        flaws: list[str],
+    ) -> bytes:
+        for copy in range(2):
+            offset = envelope.table_offset + copy * envelope.footer_bytes + shift
+            content = self.backend.read(name, offset, length)
+            if checksum(content) == expected:
+                return content
+            flaws.append(f"pack {name}: {what}, copy {copy + 1} of 2: wrong checksum")
+        raise DamagedError(f"pack {name}: {what}: both copies have a wrong checksum")
+
+    def statement(self, footer: Footer) -> Statement:
+        """What the pack says."""
+        name = pack_name(footer.envelope.writer, footer.envelope.number)
+        return decode_statement(footer.statement, f"pack {name}")
+
+    def table(self, writer: int, number: int) -> FrameTable:
+        """Where the pack's slots lie; kept."""
+        key = (writer, number)
+        with self._lock:
+            table = self._tables.get(key)
+            if table is not None:
+                self._tables.move_to_end(key)
+                return table
+        try:
+            table = frame_table(self.footer(writer, number))
+        except NotFoundError as error:
+            raise DamagedError(
+                f"pack {pack_name(writer, number)}: missing; put it back from a copy of the "
+                f"repository, or run `timefs check` to see what it hurts"
+            ) from error
+        with self._lock:
+            self._tables[key] = table
+            if len(self._tables) > TABLES_MAX:
+                self._tables.popitem(last=False)
+        return table
+
+    def digests(self, writer: int, number: int, slot: int, count: int) -> bytes:
+        """The digests of `count` slots from `slot` on, as stored: only a check proves them."""
+        envelope = self.table(writer, number).envelope
+        if (slot + count) * DIGEST_BYTES > envelope.digests_bytes:
+            raise DamagedError(
+                f"pack {pack_name(writer, number)}: slots {slot} to {slot + count}: expected "
+                f"at most {envelope.digests_bytes // DIGEST_BYTES}"
+            )
+        return self.backend.read(
+            pack_name(writer, number),
+            envelope.digests_offset + slot * DIGEST_BYTES,
+            count * DIGEST_BYTES,
+        )
+
+    def all_digests(self, writer: int, number: int) -> bytes:
+        """Every digest of a pack, verified.
+
+        Raises:
+            DamagedError: the digests are not those that were written.
+        """
+        envelope = self.table(writer, number).envelope
+        name = pack_name(writer, number)
+        digests = self.backend.read(name, envelope.digests_offset, envelope.digests_bytes)
+        if checksum(digests) != envelope.digests_checksum:
+            raise DamagedError(f"pack {name}: digests: wrong checksum")
+        return digests
+
+    def prove(self, writer: int, number: int, slot: int, count: int, check: int) -> None:
+        """Prove that a row's check belongs to these slots.
+
+        Raises:
+            DamagedError: it does not: the place or the check is wrong.
+        """
+        got = row_check(self.digests(writer, number, slot, count))
+        if got != check:
+            raise DamagedError(
+                f"pack {pack_name(writer, number)}: slots {slot} to {slot + count}: row check: "
+                f"expected {check:08x}, got {got:08x}; run `timefs check`"
+            )
+
+    def read_into(self, writer: int, number: int, address: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of consecutive slots; `address` is slot x 4096 + offset.
+
+        Raises:
+            DamagedError: a frame's stored bytes are wrong or missing.
+        """
+        first_slots = self.table(writer, number).first_slots
+        if address + len(buffer) > first_slots[-1] * BLOCK_BYTES:
+            raise DamagedError(
+                f"pack {pack_name(writer, number)}: bytes {address} to {address + len(buffer)}: "
+                f"expected at most {first_slots[-1] * BLOCK_BYTES}"
+            )
+        index = bisect_right(first_slots, address // BLOCK_BYTES) - 1
+        done = 0
+        while done < len(buffer):
+            plain = self.frame(writer, number, index)
+            start = address + done - first_slots[index] * BLOCK_BYTES
+            count = min(len(plain) - start, len(buffer) - done)
+            buffer[done : done + count] = memoryview(plain)[start : start + count]
+            done += count
+            index += 1
+
+    def frame(self, writer: int, number: int, index: int) -> bytes:
+        """The decoded blocks of a frame; kept while there is room."""
+        key = (writer, number, index)
+        with self._lock:
+            plain = self._frames.get(key)
+            if plain is not None:
+                self._frames.move_to_end(key)
+                return plain
+        plain = self._decode(writer, number, index)
+        with self._lock:
+            if key not in self._frames:
+                self._frames[key] = plain
+                self._frames_bytes += len(plain)
+                while self._frames_bytes > self._cache_bytes and len(self._frames) > 1:
+                    self._frames_bytes -= len(self._frames.popitem(last=False)[1])
+        return plain
+
+    def _decode(self, writer: int, number: int, index: int) -> bytes:
+        table = self.table(writer, number)
+        name = pack_name(writer, number)
+        length = table.stored_bytes[index]
+        try:
+            stored = self.backend.read(name, table.offsets[index], length)
+        except NotFoundError as error:
+            raise DamagedError(f"pack {name}: missing; run `timefs check`") from error
+        blocks = table.first_slots[index + 1] - table.first_slots[index]
+        where = f"pack {name}: frame {index} at {table.offsets[index]}"
+        plain = decode_frame(stored, blocks, table.codecs[index], table.checksums[index], where)
+        self.statistics.decoded_bytes += len(plain)
+        self.statistics.stored_bytes += length
+        self.statistics.frames += 1
+        return plain
+
+
+def frame_table(footer: Footer) -> FrameTable:
+    """The frame table of a footer, with slots and offsets added up."""
+    envelope = footer.envelope
+    where = f"pack {pack_name(envelope.writer, envelope.number)}"
+    table = decode_table(footer.table, envelope, where)
+    stored = table["stored_bytes"].astype(np.int64)
+    return FrameTable(
+        envelope,
+        [0, *np.cumsum(table["blocks"].astype(np.int64)).tolist()],
+        (ENVELOPE.size + np.cumsum(stored) - stored).tolist(),
+        stored.tolist(),
+        table["codec"].tolist(),
+        table["checksum"].tolist(),
+    )

@@ -1,0 +1,357 @@
+"""The repository: one place where everything of the store comes together.
+
+Defined here and only here: making and opening a repository, its `History`, and the write order
+(claim, transaction, packs, then index). Used by the commands. Thread-safe; several processes may
+use one repository at once, and none of them ever locks it.
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from store.backend import DirectoryBackend, translate
+from store.clock import Clock, SystemClock
+from store.digest import block_digest
+from store.duplicates import DuplicateSearch
+from store.errors import (
+    BusyError,
+    DamagedError,
+    ExistsError,
+    NoRepositoryError,
+    NotFoundError,
+    UnsupportedError,
+    WrongKeyError,
+)
+from store.history import FileKind, FileState, History, Instant
+from store.image import Image
+from store.index import Index
+from store.index_schema import EventKind
+from store.pack import PackIdentity, build_pack, encode_statement, pack_name
+from store.packs import CACHE_BYTES, PackReader
+from store.row import epoch_of, position, sequence_of
+from store.snapshot import PageCache, Snapshot
+from store.transaction import Transaction, TransactionIdentity
+
+REPOSITORY_FORMAT: Final = 1
+DESCRIPTION: Final = "repository.json"
+NEWEST_PACKS: Final = 64
+"""A machine's newest packs, probed for duplicates one digest at a time."""
+
+FILE_KINDS: Final = [FileKind.CONTAINER, FileKind.DISK]
+"""A kind's number in a pack is its place here."""
+
+
+class Description(NamedTuple):
+    """What `repository.json` says."""
+
+    format: int
+    id: str
+    cipher: int
+    key: str
+    """Digest key, 32 bytes in hex; in clear while `cipher` is 0."""
+    key_check: str
+    """Digest of a block of zeros under that key."""
+
+
+class MachineState(NamedTuple):
+    """Where a machine's history stands, for whoever continues it."""
+
+    machine: str
+    writer: int
+    next_number: int
+    epoch: int
+    """Newest epoch in use."""
+    newest_ns: int | None
+    """Time of the newest instant."""
+    instant: Instant | None
+
+
+def create_repository(root: Path) -> None:
+    """Make an empty repository in a directory that is absent or empty.
+
+    Raises:
+        ExistsError: there is something already.
+    """
+    backend = DirectoryBackend(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        present = next(root.iterdir(), None)
+    except OSError as error:
+        raise translate(error, str(root)) from error
+    if present is not None:
+        raise ExistsError(
+            f"{root}: expected an empty or new directory, found {present.name}; name another"
+        )
+    key = os.urandom(32)
+    description = Description(
+        REPOSITORY_FORMAT, os.urandom(16).hex(), 0, key.hex(), _key_check(key)
+    )
+    backend.create(DESCRIPTION, json.dumps(description._asdict(), indent=1).encode() + b"\n")
+
+
+def _key_check(key: bytes) -> str:
+    return block_digest(key, bytes(4096)).hex()
+
+
+def _describe(root: Path) -> Description:
+    backend = DirectoryBackend(root)
+    try:
+        content = backend.read(DESCRIPTION, 0, backend.size(DESCRIPTION))
+    except NotFoundError as error:
+        raise NoRepositoryError(
+            f"{root}: no repository here; make one with `timefs -r {root} init`"
+        ) from error
+    try:
+        fields: dict[str, Any] = json.loads(content)
+        known = {name: fields[name] for name in Description._fields}
+        description = Description(**known)
+        key = bytes.fromhex(description.key)
+        bytes.fromhex(description.id)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedError(
+            f"{root / DESCRIPTION}: {error}; put the file back from a copy of the repository"
+        ) from error
+    if description.format != REPOSITORY_FORMAT or description.cipher != 0:
+        raise UnsupportedError(
+            f"{root}: expected repository format {REPOSITORY_FORMAT} without encryption, got "
+            f"format {description.format} cipher {description.cipher}; use a newer timefs"
+        )
+    if len(key) != 32 or _key_check(key) != description.key_check:
+        raise WrongKeyError(
+            f"{root / DESCRIPTION}: the key does not match its check; put the file back from a copy"
+        )
+    return description
+
+
+def default_cache() -> Path:
+    """Where derived indexes live unless told otherwise."""
+    if "XDG_CACHE_HOME" in os.environ:
+        return Path(os.environ["XDG_CACHE_HOME"]) / "timefs"
+    if os.geteuid() == 0:
+        return Path("/var/cache/timefs")
+    return Path.home() / ".cache" / "timefs"
+
+
+class Repository(History):
+    """An open repository."""
+
+    def __init__(
+        self,
+        root: Path,
+        cache: Path | None = None,
+        clock: Clock | None = None,
+        frame_cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        description = _describe(root)
+        self.root = root
+        self.id = description.id
+        self.key = bytes.fromhex(description.key)
+        self.clock = clock or SystemClock()
+        self.cache = (cache or default_cache()) / self.id
+        self.backend = DirectoryBackend(root)
+        identity = bytes.fromhex(self.id)
+        self.reader = PackReader(self.backend, identity, frame_cache_bytes)
+        self.index = Index(self.cache, identity)
+        self._pages = PageCache(self.index.page)
+
+    # What History asks
+
+    def now_ns(self) -> int:
+        return self.clock.now_ns()
+
+    def machines(self) -> Sequence[str]:
+        self.index.follow(self.reader)
+        rows = self.index.ask(
+            "SELECT machine FROM writers WHERE writer IN (SELECT writer FROM instants)"
+        )
+        return sorted(machine for (machine,) in rows)
+
+    def _writer(self, machine: str) -> int:
+        rows = self.index.ask("SELECT writer FROM writers WHERE machine = ?", machine)
+        if not rows:
+            self.index.follow(self.reader)
+            rows = self.index.ask("SELECT writer FROM writers WHERE machine = ?", machine)
+        else:
+            self.index.follow(self.reader, rows[0][0])
+        if not rows:
+            raise NotFoundError(f"{machine}: no such machine; `timefs log` lists them")
+        return rows[0][0]
+
+    def instants(self, machine: str) -> Sequence[Instant]:
+        return self._instants(machine, "ORDER BY time_ns")
+
+    def _instants(self, machine: str, condition: str, *values: int) -> list[Instant]:
+        writer = self._writer(machine)
+        rows = self.index.ask(
+            f"SELECT position, time_ns, fuzzy FROM instants WHERE writer = ? {condition}",  # noqa: S608
+            writer,
+            *values,
+        )
+        return [
+            Instant(machine, writer, epoch_of(at), sequence_of(at), time_ns, bool(fuzzy))
+            for at, time_ns, fuzzy in rows
+        ]
+
+    def at(self, machine: str, time_ns: int) -> Instant:
+        found = self._instants(machine, "AND time_ns <= ? ORDER BY time_ns DESC LIMIT 1", time_ns)
+        if not found:
+            raise NotFoundError(f"{machine}: that time is before its first instant")
+        return found[0]
+
+    def latest(self, machine: str) -> Instant:
+        found = self._instants(machine, "ORDER BY fuzzy, time_ns DESC LIMIT 1")
+        if not found:
+            raise NotFoundError(f"{machine}: it has no instant yet")
+        return found[0]
+
+    def watermark_ns(self, machine: str) -> int:
+        found = self._instants(machine, "ORDER BY time_ns DESC LIMIT 1")
+        return found[0].time_ns if found else 0
+
+    def files(self, instant: Instant) -> Sequence[FileState]:
+        at = position(instant.epoch, instant.sequence)
+        rows = self.index.ask(
+            "SELECT file, kind, value, name FROM events WHERE writer = ? AND position <= ?"
+            " ORDER BY position",
+            instant.writer,
+            at,
+        )
+        sizes: dict[int, int] = {}
+        names: dict[int, tuple[str, int]] = {}
+        for file, kind, value, name in rows:
+            if kind == EventKind.FILE:
+                names[file] = (name, value)
+            elif kind == EventKind.RESIZE:
+                sizes[file] = value
+            elif kind == EventKind.LOST:
+                sizes[file] = -1
+            else:
+                names.pop(file, None)
+        states = [
+            self._file_state(instant, at, file, name, kind, sizes.get(file, -1))
+            for file, (name, kind) in names.items()
+        ]
+        return sorted(states)
+
+    def _file_state(
+        self, instant: Instant, at: int, file: int, name: str, kind: int, size: int
+    ) -> FileState:
+        rows = self.index.ask(
+            "SELECT last_position, first_position, time_ns FROM changes WHERE writer = ?"
+            " AND file = ? AND first_position <= ? ORDER BY first_position DESC LIMIT 1",
+            instant.writer,
+            file,
+            at,
+        )
+        last, _, time_ns = rows[0]
+        changed = min(last, at)
+        return FileState(
+            name,
+            file,
+            FILE_KINDS[kind],
+            size,
+            min(time_ns, instant.time_ns),
+            epoch_of(changed),
+            sequence_of(changed),
+        )
+
+    def open(self, instant: Instant, file: FileState) -> Image:
+        name = f"{instant.machine} {file.name}"
+        if file.size < 0:
+            raise DamagedError(f"{name}: its size went with a lost pack; run `timefs check`")
+        at = position(file.changed_epoch, file.changed_sequence)
+        return Snapshot(self._pages, self.reader, instant.writer, file.number, at, file.size, name)
+
+    # Writing
+
+    @contextmanager
+    def claim(self, machine: str, *, wait: bool) -> Generator[None]:
+        """Be the only one on this host that captures the machine; nothing else is held up.
+
+        Raises:
+            BusyError: another process holds the claim, which the message names.
+        """
+        folder = self.root / "claims"
+        path = folder / (machine.encode(errors="surrogateescape").hex() + ".claim")
+        try:
+            folder.mkdir(exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise translate(error, str(path)) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
+                raise BusyError(
+                    f"{machine}: {holder or 'another process'} is capturing it; "
+                    f"wait for that with --wait, or try later"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def state(self, machine: str) -> MachineState:
+        """Where the machine's history stands; a new machine is given the next free writer."""
+        self.index.follow(self.reader)
+        while True:
+            known = {state.machine: state for state in self.index.writers()}
+            if machine in known:
+                break
+            self._register(machine, max((s.writer for s in known.values()), default=0) + 1)
+            self.index.follow(self.reader)
+        newest = self._instants(machine, "ORDER BY time_ns DESC LIMIT 1")
+        state = known[machine]
+        return MachineState(
+            machine,
+            state.writer,
+            state.next_number,
+            state.epoch,
+            newest[0].time_ns if newest else None,
+            newest[0] if newest else None,
+        )
+
+    def _register(self, machine: str, writer: int) -> None:
+        """Pack 0 of a writer holds nothing but its machine's name; whoever makes it has it."""
+        identity = PackIdentity(bytes.fromhex(self.id), writer, 0, 0, os.urandom(16), 1, last=True)
+        content = build_pack(identity, [], b"", encode_statement([], [], [machine]))
+        with suppress(ExistsError):
+            self.backend.create(pack_name(writer, 0), content)
+
+    def begin(self, state: MachineState, time_ns: int) -> Transaction:
+        """Start a transaction in a new epoch of the machine, whose claim the caller holds."""
+        identity = TransactionIdentity(
+            bytes.fromhex(self.id),
+            state.machine,
+            state.writer,
+            state.next_number,
+            state.epoch + 1,
+            time_ns,
+        )
+        newest = self.index.ask(
+            "SELECT writer, number FROM packs WHERE writer = ? ORDER BY number DESC LIMIT ?",
+            state.writer,
+            NEWEST_PACKS,
+        )
+        duplicates = DuplicateSearch(self.reader, self._samples, reversed(newest))
+        return Transaction(self.backend, self.key, identity, duplicates)
+
+    def _samples(self, prefixes: Sequence[int]) -> list[tuple[int, int]]:
+        found: dict[tuple[int, int], None] = {}
+        for prefix in prefixes:
+            rows = self.index.ask(
+                "SELECT writer, number FROM samples WHERE prefix = ? LIMIT 1", prefix
+            )
+            found.update((row, None) for row in rows)
+        return list(found)
+
+    def close(self) -> None:
+        """Let go of this thread's handles."""
+        self.index.close()

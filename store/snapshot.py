@@ -1,0 +1,152 @@
+"""Snapshots: a captured file's bytes as they were at a position.
+
+Defined here and only here: `Snapshot`, the image that everything else composes onto, and its
+bounded cache of parsed pages. Used by the repository. Stateless reads, thread-safe.
+"""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from store.errors import DamagedError
+from store.image import Extent, ExtentKind, Image
+from store.packs import PackReader
+from store.row import BLOCK_BYTES, blocks_of
+from store.run import LOST_WRITER, PAGE_BYTES, Run, Runs
+
+PAGES_MAX: Final = 256
+"""Parsed pages kept by all snapshots together; at most about 250 KiB each, mostly far less."""
+
+
+class ParsedPage(NamedTuple):
+    """A page's runs, ready to be looked up."""
+
+    starts: list[int]
+    runs: list[Any]
+    """Tuples with the fields of store.run.Run."""
+    proven: bytearray
+    """Per run, 1 once its check has been proved."""
+
+
+class PageCache:
+    """Parsed pages by (writer, file, position, page)."""
+
+    def __init__(self, load: Callable[[int, int, int, int], Runs]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[tuple[int, int, int, int], ParsedPage] = OrderedDict()
+
+    def page(self, writer: int, file: int, position: int, page: int) -> ParsedPage:
+        """The page of a file at a position."""
+        key = (writer, file, position, page)
+        with self._lock:
+            parsed = self._pages.get(key)
+            if parsed is not None:
+                self._pages.move_to_end(key)
+                return parsed
+        runs = self._load(writer, file, page, position)
+        parsed = ParsedPage(runs["offset"].tolist(), runs.tolist(), bytearray(runs.size))
+        with self._lock:
+            self._pages[key] = parsed
+            if len(self._pages) > PAGES_MAX:
+                self._pages.popitem(last=False)
+        return parsed
+
+
+class Snapshot(Image):
+    """A file of a machine at a position."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # a snapshot is exactly these
+        self,
+        pages: PageCache,
+        reader: PackReader,
+        writer: int,
+        file: int,
+        position: int,
+        size: int,
+        name: str,
+    ) -> None:
+        self._pages = pages
+        self._reader = reader
+        self._writer = writer
+        self._file = file
+        self._position = position
+        self._size = size
+        self._name = name
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        wanted = max(0, min(len(buffer), self._size - offset))
+        done = 0
+        while done < wanted:
+            number, start = divmod(offset + done, PAGE_BYTES)
+            end = min(PAGE_BYTES, start + wanted - done)
+            page = self._pages.page(self._writer, self._file, self._position, number)
+            try:
+                self._read_page(page, start, buffer[done : done + end - start])
+            except DamagedError as error:
+                raise DamagedError(f"{self._name} at {offset + done}: {error}") from error
+            done += end - start
+        return wanted
+
+    def _read_page(self, page: ParsedPage, start: int, buffer: memoryview) -> None:
+        end = start + len(buffer)
+        at = start
+        index = max(0, bisect_right(page.starts, at) - 1)
+        while at < end:
+            if index >= len(page.runs):
+                raise DamagedError(f"no row covers byte {at} of its page; run `timefs check`")
+            run = page.runs[index]
+            _, offset, length, skip, _, writer, number, slot, _ = run
+            stop = min(offset + length, end)
+            if not offset <= at < stop:
+                raise DamagedError(f"no row covers byte {at} of its page; run `timefs check`")
+            target = buffer[at - start : stop - start]
+            if writer == 0:
+                target[:] = bytes(len(target))
+            else:
+                if not page.proven[index]:
+                    self._prove(page, index)
+                address = slot * BLOCK_BYTES + skip + at - offset
+                self._reader.read_into(writer, number, address, target)
+            at = stop
+            index += 1
+
+    def _prove(self, page: ParsedPage, index: int) -> None:
+        run = Run(*page.runs[index])
+        if run.writer == LOST_WRITER:
+            raise DamagedError("the pack that held these bytes is lost; run `timefs check`")
+        if run.skip + run.length > run.row_length:
+            raise DamagedError("index: a run is longer than its row; run `timefs rebuild`")
+        self._reader.prove(run.writer, run.number, run.slot, blocks_of(run.row_length), run.check)
+        page.proven[index] = 1
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        end = min(offset + length, self._size)
+        while offset < end:
+            number, start = divmod(offset, PAGE_BYTES)
+            base = number * PAGE_BYTES
+            stop = min(end - base, PAGE_BYTES)
+            page = self._pages.page(self._writer, self._file, self._position, number)
+            yield from self._page_extents(page, base, start, stop)
+            offset = base + stop
+
+    def _page_extents(self, page: ParsedPage, base: int, start: int, stop: int) -> Iterator[Extent]:
+        """Zeros as such; all else, damage included, as data of this image."""
+        at = start
+        for index in range(max(0, bisect_right(page.starts, start) - 1), len(page.runs)):
+            _, offset, length, _, _, writer, *_ = page.runs[index]
+            first, last = max(offset, at), min(offset + length, stop)
+            if first >= last or writer:
+                continue
+            if first > at:
+                yield Extent(base + at, first - at, ExtentKind.DATA, self, base + at)
+            yield Extent(base + first, last - first, ExtentKind.ZERO, None, 0)
+            at = last
+        if at < stop:
+            yield Extent(base + at, stop - at, ExtentKind.DATA, self, base + at)
