@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from store.backend import DirectoryBackend, translate
 from store.clock import Clock, SystemClock
 from store.digest import block_digest
+from store.digestmap import DigestMap, page_digests
 from store.duplicates import DuplicateSearch
 from store.errors import (
     BusyError,
@@ -33,7 +34,8 @@ from store.index import Index
 from store.index_schema import EventKind
 from store.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.packs import CACHE_BYTES, PackReader
-from store.row import epoch_of, position, sequence_of
+from store.row import BLOCK_BYTES, blocks_of, epoch_of, position, sequence_of
+from store.run import PAGE_BYTES
 from store.snapshot import PageCache, Snapshot
 from store.transaction import Transaction, TransactionIdentity
 
@@ -69,6 +71,19 @@ class MachineState(NamedTuple):
     newest_ns: int | None
     """Time of the newest instant."""
     instant: Instant | None
+
+
+class KnownFile(NamedTuple):
+    """A file that a machine has or had, as the newest state knows it."""
+
+    name: str
+    number: int
+    kind: FileKind
+    size: int
+    """Bytes; 0 when dropped or when a lost pack took the knowledge."""
+    position: int
+    """Of its newest change."""
+    dropped: bool
 
 
 def create_repository(root: Path) -> None:
@@ -342,6 +357,49 @@ class Repository(History):
         )
         duplicates = DuplicateSearch(self.reader, self._samples, reversed(newest))
         return Transaction(self.backend, self.key, identity, duplicates)
+
+    def known_files(self, state: MachineState) -> list[KnownFile]:
+        """Every file the machine ever had, as it stands now."""
+        rows = self.index.ask(
+            "SELECT file, kind, value, name, position FROM events WHERE writer = ?"
+            " ORDER BY position",
+            state.writer,
+        )
+        known: dict[int, KnownFile] = {}
+        for file, kind, value, name, at in rows:
+            old = known.get(file) or KnownFile("", file, FileKind.CONTAINER, 0, 0, dropped=True)
+            if kind == EventKind.FILE:
+                old = old._replace(name=name, kind=FILE_KINDS[value], dropped=False)
+            elif kind == EventKind.RESIZE:
+                old = old._replace(size=value)
+            elif kind == EventKind.LOST:
+                old = old._replace(size=0)
+            else:
+                old = old._replace(size=0, dropped=True)
+            known[file] = old._replace(position=at)
+        newest = self.index.ask(
+            "SELECT file, max(last_position) FROM changes WHERE writer = ? GROUP BY file",
+            state.writer,
+        )
+        for file, at in newest:
+            known[file] = known[file]._replace(position=max(at, known[file].position))
+        return list(known.values())
+
+    def digest_map(self, state: MachineState, file: KnownFile) -> DigestMap:
+        """The digests of the file's newest state, as a working copy to compare with and change."""
+        path = self.cache / "digests" / f"{state.writer:08x}-{file.number:08x}"
+        digest_map = DigestMap(path, file.size)
+        digest_map.open(file.position, lambda empty: self._fill(empty, state.writer, file))
+        return digest_map
+
+    def _fill(self, digest_map: DigestMap, writer: int, file: KnownFile) -> None:
+        """Make a map from the index and the packs' digests."""
+        for page in range(-(-file.size // PAGE_BYTES)):
+            first = page * PAGE_BYTES // BLOCK_BYTES
+            length = min(PAGE_BYTES, file.size - page * PAGE_BYTES)
+            blocks = digest_map.blocks(first, blocks_of(length))
+            runs = self.index.page(writer, file.number, page, file.position)
+            page_digests(self.reader, runs, length, blocks)
 
     def _samples(self, prefixes: Sequence[int]) -> list[tuple[int, int]]:
         found: dict[tuple[int, int], None] = {}

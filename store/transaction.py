@@ -28,6 +28,7 @@ from store.row import (
     RowKind,
     blocks_of,
 )
+from store.stretch import stretches
 
 PACK_BLOCKS: Final = 8192
 """A pack is sealed after this many slots: 32 MiB of plain bytes."""
@@ -154,7 +155,7 @@ class Transaction:
         wanted = np.flatnonzero(kept).tolist()
         digests = digests_of(self._key, padded, wanted)
         self.blocks(file, offset, len(view), padded, wanted, digests)
-        for first, end in _stretches(np.flatnonzero(~kept)):
+        for first, end in stretches(np.flatnonzero(~kept)):
             start = first * BLOCK_BYTES
             self.zero(file, offset + start, min(end * BLOCK_BYTES, len(view)) - start)
 
@@ -312,13 +313,3 @@ class _RowInMaking:
             self._file, self._offset + start, end - start, self._place, b"".join(self._digests)
         )
         self._digests = []
-
-
-def _stretches(numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[tuple[int, int]]:
-    """Rising numbers as (first, last + 1) of each unbroken stretch."""
-    if not numbers.size:
-        return []
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
-    firsts = numbers[np.r_[0, breaks + 1]].tolist()
-    lasts = numbers[np.r_[breaks, numbers.size - 1]].tolist()
-    return [(first, last + 1) for first, last in zip(firsts, lasts, strict=True)]

@@ -1,0 +1,160 @@
+"""Digest maps: the digest of every block of a file's newest state, for the rescan.
+
+Defined here and only here: the map's file, in the cache, and how it is loaded, changed and kept. A
+map is derived: a missing, torn or outdated one is made again from the index and the packs. Used by
+the repository (makes it) and the rescan (compares and changes it). One thread at a time.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from store.errors import TimefsError
+from store.packs import PackReader
+from store.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
+from store.run import LOST_WRITER, Run, Runs
+
+MAGIC: Final = b"timefsDM"
+HEADER_BYTES: Final = 64
+ZERO_DIGEST: Final = bytes(DIGEST_BYTES)
+"""Stands for a block of zeros."""
+
+UNKNOWN_DIGEST: Final = b"\xff" * DIGEST_BYTES
+"""Stands for a block that must be stored whatever it holds."""
+
+Digests = npt.NDArray[np.uint64]
+"""Shape (blocks, 2): both halves of each digest."""
+
+
+class DigestMap:
+    """A working copy of a file's map; `keep` makes it the map of a new position."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._working = path.with_name(f"{path.name}.{os.getpid()}.new")
+        self.size = size
+        """Bytes of the file that the map describes; all beyond is unknown."""
+        self._blocks: Digests | None = None
+
+    def open(self, position: int, make: Callable[["DigestMap"], None]) -> None:
+        """Start from the kept map if it is that of `position`, else from what `make` fills in.
+
+        Raises:
+            TimefsError: the cache cannot be written.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._kept_is(position):
+                self._copy_kept()
+            else:
+                self.resize(self.size)
+                make(self)
+        except OSError as error:
+            raise TimefsError(f"{self._working}: {error.strerror}") from error
+
+    def _kept_is(self, position: int) -> bool:
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+            hasher = blake3(header[:32])
+            while content := file.read(4 << 20):
+                hasher.update(content)
+            expected = self._header(position, self.size)
+            return header[:32] == expected and header[32:] == hasher.digest()
+        return False
+
+    @staticmethod
+    def _header(position: int, size: int) -> bytes:
+        numbers = position.to_bytes(8, "little") + size.to_bytes(8, "little")
+        return (MAGIC + numbers).ljust(32, b"\0")
+
+    def _copy_kept(self) -> None:
+        with self._path.open("rb") as source, self._working.open("wb") as target:
+            while os.copy_file_range(source.fileno(), target.fileno(), 64 << 20):
+                pass
+        self._map()
+
+    def _map(self) -> None:
+        count = blocks_of(self.size)
+        self._blocks = None
+        if count:
+            self._blocks = np.memmap(
+                self._working, np.uint64, "r+", HEADER_BYTES, (count, DIGEST_BYTES // 8)
+            )
+
+    def resize(self, size: int) -> None:
+        """Describe a file of that size; blocks that are new start as zeros."""
+        self._blocks = None
+        with self._working.open("ab") as file:
+            file.truncate(HEADER_BYTES + blocks_of(size) * DIGEST_BYTES)
+        self.size = size
+        self._map()
+
+    def blocks(self, first: int, count: int) -> Digests:
+        """The digests of `count` blocks from `first` on; writing to them changes the map."""
+        assert self._blocks is not None
+        return self._blocks[first : first + count]
+
+    def forget(self, offset: int) -> None:
+        """Whatever block `offset` lies in must be stored."""
+        if offset < self.size:
+            block = offset // BLOCK_BYTES
+            self.blocks(block, 1)[:] = np.frombuffer(UNKNOWN_DIGEST, np.uint64)
+
+    def keep(self, position: int) -> None:
+        """Make the working copy the map of `position`."""
+        self._blocks = None
+        header = self._header(position, self.size)
+        try:
+            with self._working.open("r+b") as file:
+                hasher = blake3(header)
+                file.seek(HEADER_BYTES)
+                while content := file.read(4 << 20):
+                    hasher.update(content)
+                file.seek(0)
+                file.write(header + hasher.digest())
+                file.flush()
+                os.fdatasync(file.fileno())
+            self._working.replace(self._path)
+        except OSError as error:
+            raise TimefsError(f"{self._path}: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Throw the working copy away."""
+        self._blocks = None
+        self._working.unlink(missing_ok=True)
+
+
+def page_digests(reader: PackReader, runs: Runs, length: int, blocks: Digests) -> None:
+    """Fill in the digests of a page's blocks from its runs; what they do not tell is unknown.
+
+    Args:
+        reader: Reads the packs' digests.
+        runs: Of the page, without overlap.
+        length: Bytes of the file in this page.
+        blocks: The map's digests for the page.
+    """
+    blocks[:] = np.frombuffer(UNKNOWN_DIGEST, np.uint64)
+    for fields in runs.tolist():
+        run = Run(*fields)
+        end_offset = run.offset + run.length
+        first, end = blocks_of(run.offset), min(end_offset, length) // BLOCK_BYTES
+        if run.writer == 0 and end_offset >= length:
+            end = len(blocks)
+        elif end_offset == length and run.skip + run.length == run.row_length:
+            end = len(blocks)  # the file's last block, filled up with zeros like its row's
+        if run.writer == 0:
+            blocks[first:end] = 0
+        elif run.writer != LOST_WRITER and end > first and _on_grid(run):
+            slot = run.slot + run.skip // BLOCK_BYTES
+            known = reader.digests(run.writer, run.number, slot, end - first)
+            blocks[first:end] = np.frombuffer(known, np.uint64).reshape(-1, 2)
+
+
+def _on_grid(run: Run) -> bool:
+    return run.offset % BLOCK_BYTES == 0 and run.skip % BLOCK_BYTES == 0
