@@ -4,6 +4,7 @@ Used by `volume` (to open) and, as a value, by every other module of this packag
 """
 
 import struct
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
@@ -29,34 +30,38 @@ class Geometry(NamedTuple):
     mirror_place: int
 
 
-def read_geometry(image: Image) -> Geometry:
-    """The geometry, from the backup in the last sector where the first sector is damaged.
+def read_geometries(image: Image) -> list[Geometry]:
+    """What the boot sectors say, best first: the first sector, then the backup in the last.
 
-    The backup is believed only if the first sector still says NTFS or agrees with the backup in
-    most of its bytes: a volume formatted anew may keep an old backup at its end.
+    The backup counts only if the first sector still says NTFS or agrees with the backup in most
+    of its bytes: a volume formatted anew may keep an old backup at its end.
 
     Raises:
         UnsupportedError: not NTFS.
-        CorruptError: NTFS, and neither boot sector makes sense.
+        CorruptError: NTFS, and no boot sector makes sense.
     """
     first = image.read(0, BOOT_BYTES)
+    found: list[Geometry] = []
+    refusal: CorruptError | UnsupportedError | None = None
     try:
-        return parse_boot(first, image.size)
+        found.append(parse_boot(first, image.size))
     except (CorruptError, UnsupportedError) as error:
-        for sector_bytes in (512, 4096):
-            backup = image.read(max(0, image.size - sector_bytes), BOOT_BYTES)
-            if not (first.startswith(OEM, 3) or _resembles(first, backup)):
-                continue
-            try:
-                return parse_boot(backup, image.size)
-            except (CorruptError, UnsupportedError):
-                continue
-        raise error from None
+        refusal = error
+    for sector_bytes in (512, 4096):
+        backup = image.read(max(0, image.size - sector_bytes), BOOT_BYTES)
+        if first.startswith(OEM, 3) or _resembles(first, backup):
+            with suppress(CorruptError, UnsupportedError):
+                found.append(parse_boot(backup, image.size))
+    if refusal is not None and not found:
+        raise refusal
+    return list(dict.fromkeys(found))
 
 
 def _resembles(first: bytes, backup: bytes) -> bool:
-    same = sum(one == other for one, other in zip(first, backup, strict=False))
-    return backup.startswith(OEM, 3) and same * 2 > BOOT_BYTES
+    """Whether the first sector has most of what the backup has; a blank sector has nothing."""
+    pairs = [pair for pair in zip(first, backup, strict=False) if pair[1]]
+    same = sum(one == other for one, other in pairs)
+    return backup.startswith(OEM, 3) and same * 2 > len(pairs)
 
 
 def parse_boot(sector: bytes, image_size: int) -> Geometry:

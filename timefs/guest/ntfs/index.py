@@ -89,7 +89,7 @@ class Indexes:
 
     @cached_property
     def collation(self) -> Collation:
-        """The volume's order of names; if $UpCase is damaged, a poor one, which costs only speed."""
+        """The volume's order of names; if $UpCase is damaged, a poor one: slow, not wrong."""
         try:
             image = self._table.file(UPCASE_NUMBER).open(DATA)
         except CorruptError:

@@ -62,7 +62,6 @@ class Parts(NamedTuple):
 class NtfsNode(Node):
     """What folders and files have in common."""
 
-    __slots__ = ("_parts", "_reference")
     _folder: bool
 
     def __init__(self, parts: Parts, reference: int) -> None:
@@ -88,30 +87,55 @@ class NtfsNode(Node):
         file = self._file()
         created, modified, changed, accessed, flags = _standard(file)
         flags |= ATTRIB_FOLDER if self._folder else 0
-        found = {
+        known = {
             b"system.ntfs_attrib": flags.to_bytes(4, "little"),
             b"system.ntfs_times": struct.pack("<qqqq", created, modified, accessed, changed),
         }
+        return Xattrs(file, known)
+
+
+class Xattrs(Mapping[bytes, bytes]):
+    """Extended attributes: known values, and alternate streams that are read when asked for."""
+
+    def __init__(self, file: FileRecord, known: dict[bytes, bytes]) -> None:
+        self._file = file
+        self._known = known
+        self._streams: dict[bytes, bytes] = {}
         for name in file.names(DATA):
-            if name:
-                stream = file.open(DATA, name)
-                if stream.size <= XATTR_BYTES_MAX:
-                    found[b"user." + show_name(name)] = stream.read(0, stream.size)
-        return found
+            first = file.first(DATA, name) if name else None
+            if first is not None and first.size <= XATTR_BYTES_MAX:
+                self._streams[b"user." + show_name(name)] = name
+
+    def __getitem__(self, name: bytes) -> bytes:
+        if name in self._known:
+            return self._known[name]
+        stream = self._file.open(DATA, self._streams[name])
+        return stream.read(0, stream.size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._known
+        yield from self._streams
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._streams)
 
 
 class NtfsFile(NtfsNode, Leaf):
     """A file."""
 
-    __slots__ = ()
     _folder = False
 
     def attributes(self) -> Attributes:
         file = self._file()
         data = file.first(DATA)
-        if data is None:
-            _need_reparse(file)
+        if data is None and _tag(file) is None:
+            raise CorruptError(f"{file.record.where}: expected data, found none")
         size, allocated = (data.size, data.allocated_bytes) if data else (0, 0)
+        geometry = self._parts.table.geometry
+        if allocated > geometry.clusters * geometry.cluster_bytes:
+            raise CorruptError(
+                f"{file.record.where}: {allocated} bytes allocated, beyond the volume"
+            )
         return _attributes(file, FILE_MODE, size, allocated)
 
     def open(self) -> Image:
@@ -123,7 +147,6 @@ class NtfsFile(NtfsNode, Leaf):
 class NtfsPointer(NtfsNode, Leaf):
     """A folder that is a link to elsewhere: an entry whose reading is not supported."""
 
-    __slots__ = ()
     _folder = True
 
     def attributes(self) -> Attributes:
@@ -137,7 +160,6 @@ class NtfsPointer(NtfsNode, Leaf):
 class NtfsFolder(NtfsNode, Folder):
     """A folder. It is served only through its one parent, so no cycle can be walked."""
 
-    __slots__ = ("_parent",)
     _folder = True
 
     def __init__(self, parts: Parts, reference: int, parent: int) -> None:
@@ -167,6 +189,8 @@ class NtfsFolder(NtfsNode, Folder):
 
     def _index(self) -> Index:
         file = self._file()
+        if _tag(file) in _LINK_TAGS:
+            _refuse_reparse(file)
         for name in file.pieces(FILE_NAME):
             parent = int.from_bytes((name.value or b"")[:6], "little")
             if parent != self._parent:
@@ -220,16 +244,19 @@ def _links(file: FileRecord) -> int:
     return links
 
 
-def _need_reparse(file: FileRecord) -> None:
+def _tag(file: FileRecord) -> int | None:
+    """The tag of the file's reparse point, None if it has none."""
     if file.first(REPARSE_POINT) is None:
-        raise CorruptError(f"{file.record.where}: expected data, found none")
+        return None
+    value = file.open(REPARSE_POINT).read(0, _TAG.size)
+    if len(value) < _TAG.size:
+        raise CorruptError(f"{file.record.where}: expected a reparse tag, got {value!r}")
+    return int(_TAG.unpack(value)[0])
 
 
 def _refuse_reparse(file: FileRecord) -> None:
     """Raises UnsupportedError if something other than the file's data is to be read."""
-    if file.first(REPARSE_POINT) is None:
-        return
-    value = file.open(REPARSE_POINT).read(0, 4)
-    tag = _TAG.unpack(value)[0] if len(value) == 4 else 0
-    reason = _TAGS.get(tag, "a reparse point of a kind that this version does not know")
-    raise UnsupportedError(f"{file.record.where}: {reason} (tag {tag:#x})")
+    tag = _tag(file)
+    if tag is not None:
+        reason = _TAGS.get(tag, "a reparse point of a kind that this version does not know")
+        raise UnsupportedError(f"{file.record.where}: {reason} (tag {tag:#x})")

@@ -6,9 +6,9 @@ systems. Thread-safe and immutable.
 
 from typing import Final
 
-from store.errors import TimefsError
+from store.errors import CorruptError, TimefsError
 from store.image import Image
-from timefs.guest.ntfs.boot import read_geometry
+from timefs.guest.ntfs.boot import read_geometries
 from timefs.guest.ntfs.index import Indexes
 from timefs.guest.ntfs.name import show_name
 from timefs.guest.ntfs.node import ROOT_NUMBER, NtfsFolder, Parts
@@ -33,12 +33,23 @@ def open_volume(image: Image, identity: bytes) -> NtfsVolume:
         UnsupportedError: not NTFS.
         CorruptError: NTFS, and damaged beyond opening.
     """
-    geometry = read_geometry(image)
-    table = Table(image, geometry)
+    table = _table(image)
     sequence = table.record(ROOT_NUMBER).sequence
     reference = sequence << 48 | ROOT_NUMBER
     root = NtfsFolder(Parts(identity, table, Indexes(table)), reference, ROOT_NUMBER)
     return NtfsVolume(root, _label(table))
+
+
+def _table(image: Image) -> Table:
+    """The master file table, by the first boot sector that leads to one."""
+    refusal: CorruptError | None = None
+    for geometry in read_geometries(image):
+        try:
+            return Table(image, geometry)
+        except CorruptError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
 def _label(table: Table) -> str:

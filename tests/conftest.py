@@ -1,0 +1,33 @@
+"""Options that several tests share."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--images", default=None)
+    parser.addoption("--cases", type=int, default=300)
+    parser.addoption("--soak", action="store_true", default=False)
+
+
+@pytest.fixture(scope="session")
+def images_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder of real images."""
+    folder = request.config.getoption("--images")
+    if folder is None:
+        pytest.skip("real images: give --images DIR")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cases(request: pytest.FixtureRequest) -> int:
+    """How many cases a fuzz test tries."""
+    count: int = request.config.getoption("--cases")
+    return count
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether tests run at their full size."""
+    return bool(request.config.getoption("--soak"))

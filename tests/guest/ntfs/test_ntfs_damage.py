@@ -1,0 +1,347 @@
+"""Damage inside a volume: a clear error where it hurts, the rest stays served, nothing hangs."""
+
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from store.errors import CorruptError, NotFoundError, UnsupportedError
+from store.image import BytesImage
+from tests.guest.ntfs.damage import STRIDE, Patient
+from timefs.guest.ntfs import open_volume
+from timefs.guest.ntfs.record import (
+    ATTRIBUTE_LIST,
+    DATA,
+    FILE_NAME,
+    INDEX_ROOT,
+    STANDARD_INFORMATION,
+)
+from timefs.tree import Folder, Leaf, Node, walk
+
+pytestmark = [pytest.mark.system, pytest.mark.root]
+
+
+def folder(node: Node) -> Folder:
+    assert isinstance(node, Folder)
+    return node
+
+
+def content(node: Node) -> bytes:
+    assert isinstance(node, Leaf)
+    image = node.open()
+    return image.read(0, image.size)
+
+
+def test_the_small_volume_is_as_the_tests_need_it(patient: Patient) -> None:
+    assert len(patient.blocks(patient.number("many"))) >= 3
+    assert patient.attribute(patient.number("pieces"), ATTRIBUTE_LIST)[1].size > 100
+    assert content(patient.node("folder/inner/text")) == b"plain text"
+
+
+def test_a_torn_record_hurts_only_its_file(patient: Patient) -> None:
+    place = patient.place(patient.number("many/name 07"))
+    patient.content[place + STRIDE - 1] ^= 1
+    many = folder(patient.node("many"))
+    assert len(list(many.entries())) == 70
+    hurt = many.lookup(b"name 07")
+    with pytest.raises(CorruptError, match="torn"):
+        hurt.attributes()
+    with pytest.raises(CorruptError, match="torn"):
+        content(hurt)
+    assert content(many.lookup(b"name 08")) == b"8"
+
+
+@pytest.mark.parametrize("at", [0, 4, 6, 20, 24])
+def test_an_absurd_record_header_is_corrupt(patient: Patient, at: int) -> None:
+    place = patient.place(patient.number("data"))
+    patient.content[place + at : place + at + 2] = b"\xfe\xff"
+    with pytest.raises(CorruptError):
+        patient.node("data").attributes()
+    assert content(patient.node("folder/inner/text")) == b"plain text"
+
+
+def test_a_torn_index_block_is_an_error_and_never_an_absent_name(patient: Patient) -> None:
+    for place in patient.blocks(patient.number("many")):
+        patient.content[place + STRIDE - 1] ^= 1
+    many = folder(patient.node("many"))
+    with pytest.raises(CorruptError, match="torn"):
+        list(many.entries())
+    for number in range(71):
+        try:
+            many.lookup(b"name %02d" % number)
+        except CorruptError:
+            continue
+        assert number < 70
+
+
+def test_names_out_of_order_are_found_all_the_same(patient: Patient) -> None:
+    upcase, _ = patient.attribute(10, DATA)
+    names = [name for name, _ in folder(patient.node("many")).entries()]
+    patient.edit_record(10, lambda data: data.__setitem__(upcase, 0x90))
+    many = folder(patient.node("many"))
+    assert [many.lookup(name).identity for name in names]
+    with pytest.raises(NotFoundError):
+        many.lookup(b"absent")
+
+
+def test_an_index_that_leads_back_to_itself_is_corrupt(patient: Patient) -> None:
+    number = patient.number("many")
+    own = [struct.unpack_from("<Q", patient.content, place + 16)[0]
+           for place in patient.blocks(number)]  # fmt: skip
+    root, _ = patient.attribute(number, INDEX_ROOT)
+
+    def all_to_one(data: bytearray) -> None:
+        at = root + struct.unpack_from("<H", data, root + 20)[0] + 32
+        while True:
+            length, _, flags = struct.unpack_from("<HHH", data, at + 8)
+            struct.pack_into("<Q", data, at + length - 8, own[0])
+            if flags & 2:
+                return
+            at += length
+
+    patient.edit_record(number, all_to_one)
+    many = folder(patient.node("many"))
+    with pytest.raises(CorruptError, match="reached twice"):
+        list(many.entries())
+    with pytest.raises(CorruptError):
+        many.lookup(b"absent")
+
+
+def test_a_folder_inside_itself_is_corrupt(patient: Patient) -> None:
+    inner, outer = patient.number("folder/inner"), patient.number("folder")
+    name, _ = patient.attribute(outer, FILE_NAME)
+
+    def move(data: bytearray) -> None:
+        struct.pack_into("<I", data, name + 24, inner)
+
+    patient.edit_record(outer, move)
+    with pytest.raises(CorruptError, match="parent"):
+        list(folder(patient.node("folder")).entries())
+
+
+def each_entry(value: bytearray) -> Iterator[tuple[int, int]]:
+    """Place and kind of each entry of an attribute list."""
+    place = 0
+    while place < len(value):
+        kind, length = struct.unpack_from("<IH", value, place)
+        yield place, kind
+        place += length
+
+
+@pytest.mark.parametrize(
+    "reference", [5, 0xFFFFFF, (1 << 48) - 1, 9999 << 48 | 30], ids=["other", "far", "most", "use"]
+)
+def test_a_list_that_leads_elsewhere_is_corrupt(patient: Patient, reference: int) -> None:
+    def lead(value: bytearray) -> None:
+        for place, kind in list(each_entry(value)):
+            if kind == DATA:
+                struct.pack_into("<Q", value, place + 16, reference)
+
+    patient.edit_value(patient.number("pieces"), ATTRIBUTE_LIST, lead)
+    with pytest.raises(CorruptError):
+        content(patient.node("pieces"))
+    assert len(content(patient.node("data"))) == 10_000
+
+
+@pytest.mark.parametrize("kind", [DATA, ATTRIBUTE_LIST])
+def test_a_list_that_leads_to_itself_ends(patient: Patient, kind: int) -> None:
+    number = patient.number("pieces")
+    own = patient.record(number).sequence << 48 | number
+
+    def lead(value: bytearray) -> None:
+        for place, _ in list(each_entry(value)):
+            struct.pack_into("<I", value, place, kind)
+            struct.pack_into("<Q", value, place + 16, own)
+
+    patient.edit_value(number, ATTRIBUTE_LIST, lead)
+    with pytest.raises(CorruptError):
+        content(patient.node("pieces"))
+
+
+def test_a_damaged_further_record_hurts_only_what_it_holds(patient: Patient) -> None:
+    number = patient.number("pieces")
+    holders: list[int] = []
+
+    def note(value: bytearray) -> None:
+        holders.extend(
+            int.from_bytes(value[place + 16 : place + 22], "little")
+            for place, kind in each_entry(value)
+            if kind == DATA and struct.unpack_from("<Q", value, place + 8)[0]
+        )
+
+    patient.edit_value(number, ATTRIBUTE_LIST, note)
+    patient.content[patient.place(holders[-1]) + STRIDE - 1] ^= 1
+    assert patient.node("pieces").attributes().size == 399 * 2048 + 1024
+    with pytest.raises(CorruptError, match="torn"):
+        content(patient.node("pieces"))
+
+
+@pytest.mark.parametrize("length", [0, 8, 0xFFFF])
+def test_an_absurd_list_entry_is_corrupt(patient: Patient, length: int) -> None:
+    patient.edit_value(
+        patient.number("pieces"),
+        ATTRIBUTE_LIST,
+        lambda value: struct.pack_into("<H", value, 4, length),
+    )
+    with pytest.raises(CorruptError, match="absurd entry"):
+        patient.node("pieces").attributes()
+
+
+SIZES = {"allocated": 40, "size": 48, "initialised": 56}
+
+
+@pytest.mark.parametrize("field", SIZES)
+@pytest.mark.parametrize("value", [-1, -(1 << 63), (1 << 63) - 1])
+def test_absurd_sizes_are_corrupt(patient: Patient, field: str, value: int) -> None:
+    number = patient.number("data")
+    at, _ = patient.attribute(number, DATA)
+    patient.edit_record(number, lambda data: struct.pack_into("<q", data, at + SIZES[field], value))
+    with pytest.raises(CorruptError):
+        patient.node("data").attributes()
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        b"\x31\x0a\xff\xff\x7f\x00",  # beyond the volume
+        b"\x11\x0a\x80\x00",  # before its start
+        b"\x11\xff\x10\x00",  # a negative length
+        b"\x11\x00\x10\x00",  # an empty run
+        b"\x11\x05\x10\x00",  # too short
+        b"\x11\x7f\x10\x00",  # too long
+        b"\xff\x01\x01\x00",  # absurd widths
+        b"\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x00",  # a hole of 8 exabytes
+        b"\x00",  # nothing
+    ],
+)
+def test_absurd_runs_are_corrupt(patient: Patient, pairs: bytes) -> None:
+    number = patient.number("data")
+    at, _ = patient.attribute(number, DATA)
+    start = at + 64
+
+    def change(data: bytearray) -> None:
+        struct.pack_into("<H", data, at + 32, 64)
+        end = at + struct.unpack_from("<I", data, at + 4)[0]
+        data[start:end] = pairs[: end - start].ljust(end - start, b"\0")
+
+    patient.edit_record(number, change)
+    with pytest.raises(CorruptError):
+        content(patient.node("data"))
+    assert content(patient.node("folder/inner/text")) == b"plain text"
+
+
+def test_an_entry_that_points_to_another_use_of_its_record_is_corrupt(patient: Patient) -> None:
+    number = patient.number("data")
+    patient.edit_record(number, lambda data: struct.pack_into("<H", data, 16, 999))
+    with pytest.raises(CorruptError, match="999"):
+        patient.node("data").attributes()
+
+
+def test_a_free_record_is_corrupt_where_a_name_leads_to_it(patient: Patient) -> None:
+    number = patient.number("data")
+    patient.edit_record(number, lambda data: struct.pack_into("<H", data, 22, 0))
+    with pytest.raises(CorruptError, match="free"):
+        patient.node("data").attributes()
+
+
+def test_an_entry_outside_the_table_is_corrupt(patient: Patient) -> None:
+    number = patient.number("folder/inner")
+    root, _ = patient.attribute(number, INDEX_ROOT)
+    entry = root + 32 + struct.unpack_from("<H", patient_record(patient, number), root + 20)[0]
+    patient.edit_record(
+        number, lambda data: struct.pack_into("<Q", data, entry, 1 << 48 | 0xFFFFFFFF)
+    )
+    inner = folder(patient.node("folder/inner"))
+    assert [name for name, _ in inner.entries()] == [b"text"]
+    with pytest.raises(CorruptError, match="expected fewer"):
+        inner.lookup(b"text").attributes()
+
+
+def patient_record(patient: Patient, number: int) -> bytes:
+    kept = bytearray()
+    patient.edit_record(number, kept.extend)
+    return bytes(kept)
+
+
+@pytest.mark.parametrize("kind", [STANDARD_INFORMATION, DATA])
+def test_a_file_that_lost_an_attribute_is_corrupt(patient: Patient, kind: int) -> None:
+    number = patient.number("data")
+    at, _ = patient.attribute(number, kind)
+    patient.edit_record(number, lambda data: struct.pack_into("<I", data, at, 0x1000))
+    with pytest.raises(CorruptError, match="found none"):
+        patient.node("data").attributes()
+
+
+@pytest.mark.parametrize("kind", [0x4000, 0x0001], ids=["encrypted", "compressed"])
+def test_data_that_is_not_decoded_is_refused(patient: Patient, kind: int) -> None:
+    number = patient.number("data")
+    at, _ = patient.attribute(number, DATA)
+    patient.edit_record(number, lambda data: struct.pack_into("<H", data, at + 12, kind))
+    assert patient.node("data").attributes().size == 10_000
+    with pytest.raises(UnsupportedError):
+        content(patient.node("data"))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_mirror_serves_a_damaged_first_record(patient: Patient, number: int) -> None:
+    place = patient.place(number)
+    patient.content[place : place + patient.geometry.record_bytes] = bytes(
+        patient.geometry.record_bytes
+    )
+    volume = patient.open()
+    assert volume.label == "timefs \u00e4"
+    assert content(walk(volume.root, [b"folder", b"inner", b"text"])) == b"plain text"
+
+
+def wreck_oem(data: bytearray) -> None:
+    data[3:11] = b"\0" * 8
+
+
+def wreck_sizes(data: bytearray) -> None:
+    data[11:14] = b"\xff\xff\xff"
+
+
+def wreck_table(data: bytearray) -> None:
+    data[48:56] = (77).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("wreck", [wreck_oem, wreck_sizes, wreck_table])
+def test_the_backup_serves_a_damaged_boot_sector(
+    patient: Patient, wreck: Callable[[bytearray], None]
+) -> None:
+    wreck(patient.content)
+    assert content(patient.node("folder/inner/text")) == b"plain text"
+
+
+def test_an_old_backup_alone_is_not_a_volume(patient: Patient) -> None:
+    patient.content[:STRIDE] = bytes(STRIDE)
+    with pytest.raises(UnsupportedError):
+        patient.open()
+
+
+def test_no_boot_sector_that_makes_sense_is_corrupt(patient: Patient) -> None:
+    wreck_sizes(patient.content)
+    patient.content[-STRIDE:] = bytes(STRIDE)
+    with pytest.raises(CorruptError):
+        patient.open()
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 4096, 65536])
+def test_what_is_not_ntfs_is_unsupported(size: int) -> None:
+    with pytest.raises(UnsupportedError, match="expected NTFS"):
+        open_volume(BytesImage(b"\x5a" * size), b"")
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_volume_gives_right_bytes_or_errors(small: bytes, part: float) -> None:
+    whole, cut = Patient(small), small[: int(len(small) * part)]
+    try:
+        root = open_volume(BytesImage(cut), b"").root
+    except CorruptError:
+        return
+    for name in (b"data", b"pieces"):
+        try:
+            got = content(root.lookup(name))
+        except CorruptError:
+            continue
+        assert got == content(whole.node(name.decode()))

@@ -1,0 +1,181 @@
+"""What is not decoded is an error with a reason: never zeros, never raw bytes."""
+
+import os
+import random
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from store.errors import NotFoundError, UnsupportedError
+from store.image import BytesImage, ExtentKind, Image
+from tests.guest.ntfs.damage import Patient
+from tests.guest.ntfs.volume import Recipe, format_volume, make_volume, mounted, opened
+from timefs.guest.ntfs import NtfsVolume, open_volume
+from timefs.tree import Folder, Leaf, walk
+
+pytestmark = [pytest.mark.system, pytest.mark.root, pytest.mark.usefixtures("ntfs_3g")]
+
+TAGS = {
+    "wof": (0x80000017, False),
+    "dedup": (0x80000013, False),
+    "symlink": (0xA000000C, False),
+    "junction": (0xA0000003, True),
+    "folder link": (0xA000000C, True),
+    "unknown": (0x8000ABCD, False),
+}
+
+
+def leaf(volume: NtfsVolume, path: bytes) -> Leaf:
+    node = walk(volume.root, path.split(b"/"))
+    assert isinstance(node, Leaf)
+    return node
+
+
+def whole(image: Image) -> bytes:
+    return image.read(0, image.size)
+
+
+def test_reparse_points_are_refused_when_opened(tmp_path: Path) -> None:
+    image = tmp_path / "volume"
+    format_volume(image, Recipe(size=8 << 20))
+    with mounted(image, "rw") as root:
+        for name, (tag, is_folder) in TAGS.items():
+            path = root / name
+            if is_folder:
+                path.mkdir()
+            else:
+                path.write_bytes(b"" if name == "symlink" else bytes(5000))
+            target = "C:\\x".encode("utf-16-le")
+            names = struct.pack("<HHHH", 0, len(target), len(target) + 2, len(target))
+            names += bytes(4 if name in ("symlink", "folder link") else 0)
+            data = names + target + b"\0\0" + target + b"\0\0"
+            value = struct.pack("<IHH", tag, len(data), 0) + data
+            os.setxattr(path, "system.ntfs_reparse_data", value)
+    with opened(image) as volume:
+        assert {name for name, _ in volume.root.entries()} == {name.encode() for name in TAGS}
+        for name, (tag, _) in TAGS.items():
+            node = volume.root.lookup(name.encode())
+            assert node.attributes().links == 1
+            assert isinstance(node, Leaf | Folder)
+            with pytest.raises(UnsupportedError, match=f"{tag:#x}"):
+                _ = node.open() if isinstance(node, Leaf) else list(node.entries())
+
+
+def test_compressed_data_is_refused_and_its_size_known(tmp_path: Path) -> None:
+    image = tmp_path / "volume"
+    format_volume(image, Recipe(size=8 << 20))
+    with mounted(image, "rw,compression") as root:
+        folder = root / "compressed"
+        folder.mkdir()
+        os.setxattr(folder, "system.ntfs_attrib", (0x800).to_bytes(4, "little"))
+        (folder / "large").write_bytes(b"well compressed " * 20_000)
+        (folder / "tiny").write_bytes(b"resident, so not compressed")
+    with opened(image) as volume:
+        large = leaf(volume, b"compressed/large")
+        attributes = large.attributes()
+        assert attributes.size == 320_000
+        assert 0 < attributes.allocated_bytes < 160_000
+        with pytest.raises(UnsupportedError, match="LZNT1"):
+            large.open()
+        assert whole(leaf(volume, b"compressed/tiny").open()) == b"resident, so not compressed"
+
+
+def test_bytes_beyond_the_initialised_size_are_known_zeros(patient: Patient) -> None:
+    number = patient.number("data")
+    before = whole(leaf(patient.open(), b"data").open())
+    at, attribute = patient.attribute(number, 0x80)
+    assert attribute.size == 10_000
+    patient.edit_record(number, lambda data: struct.pack_into("<q", data, at + 56, 3001))
+    image = leaf(patient.open(), b"data").open()
+    assert whole(image) == before[:3001] + bytes(10_000 - 3001)
+    last = list(image.extents(0, image.size))[-1]
+    assert (last.offset, last.length, last.kind) == (3001, 6999, ExtentKind.ZERO)
+
+
+def test_clusters_larger_than_index_blocks_lose_no_name(tmp_path: Path) -> None:
+    image = tmp_path / "volume"
+    format_volume(image, Recipe(65536, size=64 << 20))
+    names = [b"file %03d" % number for number in range(500)]
+    with mounted(image, "rw") as root:
+        (root / "folder").mkdir()
+        for name in names:
+            (root / "folder" / os.fsdecode(name)).write_bytes(name)
+    with opened(image) as volume:
+        folder = volume.root.lookup(b"folder")
+        assert isinstance(folder, Folder)
+        assert sorted(name for name, _ in folder.entries()) == names
+        for name in names:
+            assert whole(leaf(volume, b"folder/" + name).open()) == name
+
+
+def test_four_threads_read_the_same_files_at_once(tmp_path: Path) -> None:
+    image = tmp_path / "volume"
+    make_volume(image, Recipe(4096, 9, 32 << 20, 100, 30, fragments=100))
+    with opened(image) as volume:
+        files = [leaf(volume, name) for name in (b"fragmented", b"contents/sparse")]
+        expected = [whole(file.open()) for file in files]
+
+    def read_at_random(seed: int) -> int:
+        chance = random.Random(seed)
+        wrong = 0
+        for _ in range(1500):
+            number = chance.randrange(2)
+            offset = chance.randrange(len(expected[number]))
+            part = images[number].read(offset, 4096)
+            wrong += part != expected[number][offset : offset + 4096]
+            name = b"big/" + chance.choice(names)
+            wrong += not whole(leaf(shared, name).open()).isdigit()
+        return wrong
+
+    with opened(image) as shared, ThreadPoolExecutor(4) as threads:
+        big = shared.root.lookup(b"big")
+        assert isinstance(big, Folder)
+        names = [name for name, _ in big.entries()]
+        images = [leaf(shared, name).open() for name in (b"fragmented", b"contents/sparse")]
+        assert list(threads.map(read_at_random, range(4))) == [0, 0, 0, 0]
+
+
+def test_hard_links_are_one_node_and_identities_begin_as_asked(small: bytes) -> None:
+    volume = open_volume(BytesImage(small), b"disk 1/")
+    first, second = volume.root.lookup(b"data"), volume.root.lookup(b"link")
+    assert first.identity == second.identity
+    assert first.attributes().links == 2
+    assert first.identity.startswith(b"disk 1/")
+    identities = {node.identity for _, node in volume.root.entries()}
+    assert len(identities) == len(list(volume.root.entries())) - 1
+
+
+@pytest.mark.parametrize(
+    "name", [b"DATA", b"$MFT", b".", b"..", b"", b"data\0", b"da/ta", b"\xff\xfe", b"\xed\xa0\x80"]
+)
+def test_a_name_that_is_not_there_is_not_found(small: bytes, name: bytes) -> None:
+    with pytest.raises(NotFoundError):
+        open_volume(BytesImage(small), b"").root.lookup(name)
+
+
+def test_hostile_names_are_shown_escaped_and_found_so(patient: Patient) -> None:
+    number = patient.number("folder/inner")
+
+    def rename(data: bytearray) -> None:
+        spot = data.rindex("text".encode("utf-16-le"))
+        data[spot : spot + 8] = "a/\0b".encode("utf-16-le")
+
+    patient.edit_record(number, rename)
+    folder = patient.node("folder/inner")
+    assert isinstance(folder, Folder)
+    (entry,) = folder.entries()
+    assert entry.name == "a\uf02f\uf000b".encode()
+    found = folder.lookup(entry.name)
+    assert isinstance(found, Leaf)
+    assert whole(found.open()) == b"plain text"
+
+
+def test_times_are_exact_to_100_ns_before_and_after_1970(small: bytes) -> None:
+    volume = open_volume(BytesImage(small), b"")
+    attributes = leaf(volume, b"times/before 1970").attributes()
+    assert (attributes.created_ns, attributes.mtime_ns, attributes.atime_ns) == (-500, -400, -300)
+    attributes = leaf(volume, b"times/100 ns").attributes()
+    assert attributes.created_ns == 1_700_000_000_0000001 * 100
+    assert leaf(volume, b"times/1601").attributes().created_ns == -116_444_736_000_000_000 * 100

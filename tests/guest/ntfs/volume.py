@@ -1,0 +1,302 @@
+"""NTFS volumes made by mkntfs and ntfs-3g from a seed, and ntfs-3g's view of a volume."""
+
+import hashlib
+import os
+import random
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from store.errors import UnsupportedError
+from store.image import DescriptorImage
+from timefs.guest.ntfs import NtfsVolume, open_volume
+from timefs.tree import Folder, Leaf, descend
+
+COMMAND_SECONDS = 60
+HASHED_BYTES_MAX = 32 << 20
+EPOCH_TICKS = 116_444_736_000_000_000
+ODD_NAMES = (
+    "COM1", "a:b", "back\\slash", "question?*", "trailing dot.", "trailing space ", "-dash",
+    "new\nline", "\u00e4\u00f6\u00fc", "\u65e5\u672c\u8a9e", "\U0001f600", "lone\ud800",
+    "\udc00lone", "x" * 255, "\u00df", "\u0130", "\ufb01", "Makefile", "makefile", "MAKEFILE", "..x", "...",
+)  # fmt: skip
+
+
+class Recipe(NamedTuple):
+    """What to make; the same recipe gives the same names and contents."""
+
+    cluster_bytes: int = 4096
+    seed: int = 1
+    size: int = 64 << 20
+    big_folder_names: int = 1000
+    files: int = 300
+    sector_bytes: int = 512
+    fragments: int = 800
+
+
+@contextmanager
+def mounted(image: Path, options: str) -> Generator[Path]:
+    """The volume mounted by ntfs-3g, in the foreground so that the end is the end."""
+    point = image.with_name(image.name + ".mounted")
+    point.mkdir()
+    command = ["ntfs-3g", "-o", f"{options},no_detach,streams_interface=xattr", image, point]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for _ in range(COMMAND_SECONDS * 100):
+                if point.is_mount():
+                    break
+                if process.poll() is not None:
+                    message = process.stderr.read() if process.stderr else ""
+                    raise RuntimeError(f"ntfs-3g: {message}")
+                time.sleep(0.01)
+            yield point
+        finally:
+            if point.is_mount():
+                subprocess.run(["umount", point], check=True, timeout=COMMAND_SECONDS)
+            process.wait(COMMAND_SECONDS)
+    point.rmdir()
+
+
+def format_volume(image: Path, recipe: Recipe) -> None:
+    """An empty volume."""
+    with image.open("wb") as file:
+        file.truncate(recipe.size)
+    subprocess.run(
+        ["mkntfs", "-F", "-Q", "-q", "-L", "timefs \u00e4", "-c", str(recipe.cluster_bytes),
+         "-s", str(recipe.sector_bytes), "-p", "0", "-H", "255", "-S", "63", image],
+        check=True, capture_output=True, timeout=COMMAND_SECONDS,
+    )  # fmt: skip
+
+
+def make_volume(image: Path, recipe: Recipe) -> None:
+    """A volume with everything in it that the parser must get right."""
+    format_volume(image, recipe)
+    chance = random.Random(recipe.seed)
+    with mounted(image, "rw") as root:
+        _fragment(root, recipe, chance)
+        _fill_folders(root, recipe, chance)
+        _fill_names(root / "names", chance)
+        _fill_links(root / "links")
+        _fill_contents(root / "contents", recipe, chance)
+        _set_times(root / "times")
+        _add_streams(root / "streams", chance)
+
+
+def small_volume(path: Path) -> bytes:
+    """4 MiB with a bit of everything: to be damaged, and to be read in no time."""
+    recipe = Recipe(cluster_bytes=1024, size=4 << 20)
+    format_volume(path, recipe)
+    chance = random.Random(recipe.seed)
+    with mounted(path, "rw") as root:
+        (root / "folder" / "inner").mkdir(parents=True)
+        (root / "folder" / "inner" / "text").write_bytes(b"plain text")
+        (root / "many").mkdir()
+        for number in range(70):
+            (root / "many" / f"name {number:02d}").write_bytes(b"%d" % number)
+        (root / "data").write_bytes(chance.randbytes(10_000))
+        (root / "link").hardlink_to(root / "data")
+        os.setxattr(root / "data", "user.stream", chance.randbytes(3000))
+        with (root / "pieces").open("wb") as file:
+            for number in range(400):
+                file.seek(number * 2048)
+                file.write(chance.randbytes(1024))
+        _set_times(root / "times")
+    return path.read_bytes()
+
+
+def _fill_folders(root: Path, recipe: Recipe, chance: random.Random) -> None:
+    big = root / "big"
+    big.mkdir()
+    for number in chance.sample(range(recipe.big_folder_names), recipe.big_folder_names):
+        (big / f"{chance.choice('abXY')}name {number:06d}.dat").write_bytes(b"%d" % number)
+    deep = root
+    for level in range(30):
+        deep /= f"level {level}"
+    deep.mkdir(parents=True)
+    (deep / "bottom").write_bytes(b"deep down")
+    tree = root / "tree"
+    for number in range(recipe.files):
+        folder = tree / f"{number % 7}" / f"{number % 11}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file {number}").write_bytes(chance.randbytes(chance.choice((9, 700, 5000))))
+    for number in range(0, recipe.files, 3):  # records used again: new sequence numbers
+        (tree / f"{number % 7}" / f"{number % 11}" / f"file {number}").unlink()
+    for number in range(0, recipe.files, 6):
+        (tree / f"again {number}").write_bytes(chance.randbytes(100))
+
+
+def _fill_names(folder: Path, chance: random.Random) -> None:
+    folder.mkdir()
+    for name in ODD_NAMES:
+        path = folder / os.fsdecode(name.encode("utf-8", "surrogatepass"))
+        path.write_bytes(chance.randbytes(20))
+
+
+def _fill_links(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "other").mkdir()
+    original = folder / "original"
+    original.write_bytes(b"one file of many names")
+    for number in range(40):
+        (folder / ("." if number % 2 else "other") / f"link {'n' * number}").hardlink_to(original)
+
+
+def _fill_contents(folder: Path, recipe: Recipe, chance: random.Random) -> None:
+    folder.mkdir()
+    cluster = recipe.cluster_bytes
+    for size in (0, 1, 510, 600, 700, cluster - 1, cluster, cluster + 1, 3 * cluster + 17):
+        (folder / f"{size} bytes").write_bytes(chance.randbytes(size))
+    with (folder / "sparse").open("wb") as file:
+        for place in (0, 40, 41, 300):
+            file.seek(place * cluster)
+            file.write(chance.randbytes(cluster))
+        file.truncate(777 * cluster + 5)
+    with (folder / "one hole").open("wb") as file:
+        file.truncate(5 << 30)
+
+
+def _fragment(root: Path, recipe: Recipe, chance: random.Random) -> None:
+    """A file, and the volume's own table, in very many pieces.
+
+    All free space is filled with small files, and half of them, by chance, go: what is written then
+    must be spread over what they left.
+    """
+    piece = max(recipe.cluster_bytes, 1024)
+    filler = root / "filler"
+    free = os.statvfs(root)
+    with filler.open("wb") as file:
+        for _ in range((free.f_bavail * free.f_frsize - 3 * recipe.fragments * piece) >> 20):
+            file.write(bytes(1 << 20))
+    small = root / "small"
+    small.mkdir()
+    fragmented, rest = root / "fragmented", root / "rest"
+    fragmented.touch()
+    rest.touch()
+    with suppress(OSError):  # until the volume is full
+        for number in range(4 * recipe.fragments):
+            (small / f"{number}").write_bytes(bytes(piece))
+    with suppress(OSError), rest.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(piece))
+    for number in chance.sample(range(recipe.fragments * 2), recipe.fragments):
+        (small / f"{number}").unlink(missing_ok=True)
+    with suppress(OSError), fragmented.open("wb", buffering=0) as file:
+        for _ in range(recipe.fragments // 2):
+            file.write(chance.randbytes(piece))
+    with suppress(OSError):
+        for number in range(recipe.fragments * 2):
+            (small / f"after {number}").write_bytes(b"%d" % number)
+    filler.unlink()
+    rest.unlink()
+
+
+def _set_times(folder: Path) -> None:
+    folder.mkdir()
+    for name, ticks in (
+        ("100 ns", EPOCH_TICKS + 1_700_000_000_0000001),
+        ("before 1970", EPOCH_TICKS - 5),
+        ("1601", 0),
+        ("1650", 12_345_678_901_234_567 // 8),
+        ("2500", EPOCH_TICKS + 16_725_225_600_0000007),
+    ):
+        path = folder / name
+        path.write_bytes(b"then")
+        times = struct.pack("<QQQQ", ticks, ticks + 1, ticks + 2, ticks + 3)
+        os.setxattr(path, "system.ntfs_times", times)
+
+
+def _add_streams(folder: Path, chance: random.Random) -> None:
+    folder.mkdir()
+    for number in (0, 1, 60):
+        path = folder / f"{number} streams"
+        path.write_bytes(b"main")
+        for stream in range(number):
+            os.setxattr(path, f"user.stream {stream}", chance.randbytes(10 + 37 * stream))
+    os.setxattr(folder, "user.of a folder", b"folders have them too")
+
+
+def digest_of(read: Callable[[int, int], bytes], size: int) -> str:
+    """The SHA-256 of all bytes, or for huge files of both ends."""
+    digest = hashlib.sha256()
+    middle = range(HASHED_BYTES_MAX, size - HASHED_BYTES_MAX)
+    at = 0
+    while at < size:
+        part = read(at, 1 << 20)
+        digest.update(part)
+        at += len(part)
+        if at in middle:
+            at = middle.stop
+    return digest.hexdigest()
+
+
+class Seen(NamedTuple):
+    """What one view shows of one path."""
+
+    folder: bool
+    size: int
+    allocated_bytes: int
+    links: int
+    digest: str
+    xattrs: dict[bytes, bytes]
+
+
+def view_mounted(root: Path) -> dict[bytes, Seen]:
+    """Everything below a mount of ntfs-3g."""
+    seen: dict[bytes, Seen] = {}
+    top = os.fsencode(root)
+    for folder, folders, files in os.walk(top):
+        for name in folders + files:
+            path = folder + b"/" + name
+            status = os.lstat(path)
+            is_folder = name in folders
+            with Path(os.devnull if is_folder else os.fsdecode(path)).open("rb") as file:
+                content = DescriptorImage(file.fileno())
+                digest = digest_of(content.read, 0 if is_folder else status.st_size)
+            names = [os.fsencode(one) for one in os.listxattr(path)]
+            wanted = [one for one in names if one.startswith(b"user.")]
+            wanted += [b"system.ntfs_times", b"system.ntfs_attrib"]
+            seen[path[len(top) + 1 :]] = Seen(
+                is_folder,
+                0 if is_folder else status.st_size,
+                0 if is_folder else status.st_blocks * 512,
+                status.st_nlink,
+                digest,
+                {one: os.getxattr(path, one) for one in wanted},
+            )
+    return seen
+
+
+def view_parsed(root: Folder) -> dict[bytes, Seen]:
+    """Everything below a folder as the project's own parser shows it."""
+    seen: dict[bytes, Seen] = {}
+    for path, node in descend(root):
+        attributes = node.attributes()
+        try:
+            read = node.open().read if isinstance(node, Leaf) else nothing
+            digest = digest_of(read, attributes.size)
+        except UnsupportedError:
+            digest = "unsupported"
+        seen[path] = Seen(
+            isinstance(node, Folder),
+            attributes.size,
+            (attributes.allocated_bytes + 511) // 512 * 512,
+            attributes.links,
+            digest,
+            dict(node.xattrs()),
+        )
+    return seen
+
+
+def nothing(offset: int, length: int) -> bytes:
+    raise AssertionError(offset, length)
+
+
+@contextmanager
+def opened(path: Path) -> Generator[NtfsVolume]:
+    """The volume opened by the project's own parser."""
+    with path.open("rb") as file:
+        yield open_volume(DescriptorImage(file.fileno()), b"volume")
