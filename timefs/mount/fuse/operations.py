@@ -1,0 +1,226 @@
+"""FUSE requests translated to operations of the file-system core, and answers back to bytes.
+
+Defined here and only here: `Operations`. Used by the device server. Thread-safe: the buffers are
+the calling thread's own.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
+from timefs.mount.core import BLOCK_BYTES, NAME_BYTES_MAX, SHORT_SECONDS, FileSystem, Found
+from timefs.mount.failures import FileSystemError
+from timefs.mount.fuse.protocol import (
+    ARGUMENTS,
+    ATTRIBUTES,
+    ATTRIBUTES_VALID,
+    BATCH_FORGET_IN,
+    DIRENT,
+    ENTRY,
+    FORGET_IN,
+    FORGET_ONE,
+    HANDLE_IN,
+    LSEEK_IN,
+    LSEEK_OUT,
+    OPEN_IN,
+    OPEN_OUT,
+    READ_IN,
+    STATFS_OUT,
+    WRITES,
+    XATTR_IN,
+    XATTR_OUT,
+    Opcode,
+    OpenFlag,
+)
+from timefs.tree import Attributes
+
+Handler = Callable[[memoryview, int, memoryview], int]
+"""(request, node id, reply body) -> bytes of the body that were filled."""
+
+_SECOND_NS: Final = 1_000_000_000
+_RECORD = ENTRY.size + ATTRIBUTES.size + DIRENT.size
+_NO_ENTRY: Final = bytes(ENTRY.size + ATTRIBUTES.size)
+
+
+class Operations:
+    """One handler for each request; those of `silent` get no answer."""
+
+    def __init__(self, filesystem: FileSystem) -> None:
+        self._core = filesystem
+        self._owner = (os.getuid(), os.getgid())
+        self.handlers: dict[int, Handler] = {
+            Opcode.LOOKUP: self._lookup,
+            Opcode.GETATTR: self._getattr,
+            Opcode.READLINK: self._readlink,
+            Opcode.OPEN: self._open,
+            Opcode.READ: self._read,
+            Opcode.STATFS: self._statfs,
+            Opcode.RELEASE: self._release,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.OPENDIR: self._opendir,
+            Opcode.READDIR: self._readdir,
+            Opcode.READDIRPLUS: self._readdirplus,
+            Opcode.RELEASEDIR: self._releasedir,
+            Opcode.LSEEK: self._lseek,
+            Opcode.DESTROY: _nothing,
+        }
+        self.handlers.update(dict.fromkeys(WRITES, _refuse))
+        self.silent: dict[int, Callable[[memoryview, int], None]] = {
+            Opcode.FORGET: self._forget,
+            Opcode.BATCH_FORGET: self._batch_forget,
+            Opcode.INTERRUPT: _finish_anyway,
+        }
+
+    def errno_of(self, error: Exception, node_id: int) -> int:
+        """The error number that a failed request is answered with."""
+        return self._core.errno_of(error, node_id)
+
+    def _forget(self, request: memoryview, node_id: int) -> None:
+        self._core.forget(node_id, *FORGET_IN.unpack_from(request, ARGUMENTS))
+
+    def _batch_forget(self, request: memoryview, _node_id: int) -> None:
+        (count,) = BATCH_FORGET_IN.unpack_from(request, ARGUMENTS)
+        start = ARGUMENTS + BATCH_FORGET_IN.size
+        for node_id, lookups in FORGET_ONE.iter_unpack(
+            request[start : start + count * FORGET_ONE.size]
+        ):
+            self._core.forget(node_id, lookups)
+
+    def _lookup(self, request: memoryview, node_id: int, reply: memoryview) -> int:
+        name = bytes(request[ARGUMENTS:-1])
+        try:
+            found = self._core.lookup(node_id, name)
+        except Exception as error:
+            if self.errno_of(error, node_id) != errno.ENOENT:
+                raise
+            ENTRY.pack_into(reply, 0, 0, 0, SHORT_SECONDS, 0, 0, 0)
+            ATTRIBUTES.pack_into(reply, ENTRY.size, *[0] * 16)
+            return ENTRY.size + ATTRIBUTES.size
+        return self._pack_entry(reply, 0, found)
+
+    def _pack_entry(self, reply: memoryview, at: int, found: Found) -> int:
+        node_id, inode, attributes, entry_seconds, attributes_seconds = found
+        ENTRY.pack_into(reply, at, node_id, 0, entry_seconds, attributes_seconds, 0, 0)
+        self._pack_attributes(reply, at + ENTRY.size, inode, attributes)
+        return ENTRY.size + ATTRIBUTES.size
+
+    def _pack_attributes(self, reply: memoryview, at: int, inode: int, shown: Attributes) -> None:
+        mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _ = shown
+        atime, atime_fraction = divmod(atime_ns, _SECOND_NS)
+        mtime, mtime_fraction = divmod(mtime_ns, _SECOND_NS)
+        ctime, ctime_fraction = divmod(ctime_ns, _SECOND_NS)
+        ATTRIBUTES.pack_into(
+            *(reply, at, inode, size, (allocated_bytes + 511) // 512),
+            *(atime, mtime, ctime, atime_fraction, mtime_fraction, ctime_fraction),
+            *(mode, links, *self._owner, 0, BLOCK_BYTES, 0),
+        )
+
+    def _getattr(self, _request: memoryview, node_id: int, reply: memoryview) -> int:
+        found = self._core.attributes(node_id)
+        ATTRIBUTES_VALID.pack_into(reply, 0, found.attributes_seconds, 0, 0)
+        self._pack_attributes(reply, ATTRIBUTES_VALID.size, found.inode, found.attributes)
+        return ATTRIBUTES_VALID.size + ATTRIBUTES.size
+
+    def _readlink(self, _request: memoryview, node_id: int, reply: memoryview) -> int:
+        return _put(reply, self._core.readlink(node_id))
+
+    def _open(self, request: memoryview, node_id: int, reply: memoryview) -> int:
+        flags, _ = OPEN_IN.unpack_from(request, ARGUMENTS)
+        handle, frozen = self._core.open(node_id, flags)
+        OPEN_OUT.pack_into(reply, 0, handle, OpenFlag.KEEP_CACHE if frozen else 0, 0)
+        return OPEN_OUT.size
+
+    def _read(self, request: memoryview, _node_id: int, reply: memoryview) -> int:
+        handle, offset, size = READ_IN.unpack_from(request, ARGUMENTS)
+        return self._core.read_into(handle, offset, reply[:size])
+
+    def _release(self, request: memoryview, _node_id: int, _reply: memoryview) -> int:
+        self._core.release(*HANDLE_IN.unpack_from(request, ARGUMENTS))
+        return 0
+
+    def _lseek(self, request: memoryview, _node_id: int, reply: memoryview) -> int:
+        LSEEK_OUT.pack_into(reply, 0, self._core.seek(*LSEEK_IN.unpack_from(request, ARGUMENTS)))
+        return LSEEK_OUT.size
+
+    def _statfs(self, _request: memoryview, _node_id: int, reply: memoryview) -> int:
+        STATFS_OUT.pack_into(reply, 0, 0, 0, 0, 0, 0, BLOCK_BYTES, NAME_BYTES_MAX, BLOCK_BYTES)
+        return STATFS_OUT.size
+
+    def _getxattr(self, request: memoryview, node_id: int, reply: memoryview) -> int:
+        name = bytes(request[ARGUMENTS + XATTR_IN.size : -1])
+        return _put_sized(request, reply, self._core.xattr(node_id, name))
+
+    def _listxattr(self, request: memoryview, node_id: int, reply: memoryview) -> int:
+        names = b"".join(name + b"\0" for name in self._core.xattr_names(node_id))
+        return _put_sized(request, reply, names)
+
+    def _opendir(self, _request: memoryview, node_id: int, reply: memoryview) -> int:
+        handle, frozen = self._core.opendir(node_id)
+        flags = OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE if frozen else 0
+        OPEN_OUT.pack_into(reply, 0, handle, flags, 0)
+        return OPEN_OUT.size
+
+    def _releasedir(self, request: memoryview, _node_id: int, _reply: memoryview) -> int:
+        self._core.releasedir(*HANDLE_IN.unpack_from(request, ARGUMENTS))
+        return 0
+
+    def _readdir(self, request: memoryview, _node_id: int, reply: memoryview) -> int:
+        return self._page(request, reply, plus=False)
+
+    def _readdirplus(self, request: memoryview, _node_id: int, reply: memoryview) -> int:
+        return self._page(request, reply, plus=True)
+
+    def _page(self, request: memoryview, reply: memoryview, *, plus: bool) -> int:
+        """As many entries as fit, from the position that the kernel has reached."""
+        handle, position, size = READ_IN.unpack_from(request, ARGUMENTS)
+        core = self._core
+        listing = core.listing(handle, position)
+        size = min(size, len(reply))
+        at = 0
+        while (record := listing.record(position)) is not None:
+            name = record.name
+            length = (_RECORD if plus else DIRENT.size) + len(name) + (-len(name) & 7)
+            if at + length > size:
+                break
+            position += 1
+            if plus:
+                found = core.grant(listing, record)
+                if found is None:  # the kernel asks for this one by LOOKUP
+                    reply[at : at + len(_NO_ENTRY)] = _NO_ENTRY
+                else:
+                    self._pack_entry(reply, at, found)
+                at += len(_NO_ENTRY)
+            DIRENT.pack_into(reply, at, record.inode, position, len(name), record.type_bits >> 12)
+            at += DIRENT.size
+            at += _put(reply[at:], name + bytes(-len(name) & 7))
+        return at
+
+
+def _put(reply: memoryview, content: bytes) -> int:
+    reply[: len(content)] = content
+    return len(content)
+
+
+def _put_sized(request: memoryview, reply: memoryview, content: bytes) -> int:
+    """Answer with `content`, or with its size alone when the caller has no room yet."""
+    (room,) = XATTR_IN.unpack_from(request, ARGUMENTS)
+    if room == 0:
+        XATTR_OUT.pack_into(reply, 0, len(content))
+        return XATTR_OUT.size
+    if len(content) > room:
+        raise FileSystemError(errno.ERANGE)
+    return _put(reply, content)
+
+
+def _nothing(_request: memoryview, _node_id: int, _reply: memoryview) -> int:
+    return 0
+
+
+def _refuse(_request: memoryview, _node_id: int, _reply: memoryview) -> int:
+    raise FileSystemError(errno.EROFS)
+
+
+def _finish_anyway(_request: memoryview, _node_id: int) -> None:
+    """INTERRUPT: no request takes long enough to be worth abandoning."""

@@ -1,0 +1,161 @@
+"""Serving a mounted /dev/fuse: requests in, answers out, by several threads.
+
+Defined here and only here: `Server`. Used by timefs.mount.mounting. Each thread has its own clone
+of the device and its own buffers; a READ is answered from the buffer that the image filled, with
+one write and no copy of ours.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import threading
+from typing import Final
+
+from store.errors import DeniedError, UnsupportedError
+from timefs.mount.core import FileSystem
+from timefs.mount.fuse.operations import Operations
+from timefs.mount.fuse.protocol import (
+    ARGUMENTS,
+    IN_HEADER,
+    INIT_IN,
+    INIT_IN_OLD,
+    INIT_OUT,
+    IOC_CLONE,
+    MAJOR,
+    MINOR,
+    OUT_HEADER,
+    InitFlag,
+    Opcode,
+)
+
+READ_BYTES_MAX: Final = 1 << 20
+"""Largest READ that the kernel may send; fs.fuse.max_pages_limit of 256 pages."""
+
+_REQUEST_BYTES: Final = 1 << 16
+_WRITE_BYTES_MAX: Final = 4096
+_BACKGROUND_MAX: Final = 64
+_CONGESTION: Final = 48
+_FLAGS: Final = (
+    InitFlag.ASYNC_READ
+    | InitFlag.BIG_WRITES
+    | InitFlag.DO_READDIRPLUS
+    | InitFlag.PARALLEL_DIROPS
+    | InitFlag.MAX_PAGES
+    | InitFlag.CACHE_SYMLINKS
+    | InitFlag.INIT_EXT
+)
+_GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED})
+_AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """Serves one mount until it is unmounted; owns `device` and its clones."""
+
+    def __init__(self, device: int, filesystem: FileSystem, threads: int) -> None:
+        self._device = device
+        self._operations = Operations(filesystem)
+        self._count = threads
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Agree with the kernel on the protocol and begin to serve; answers when requests are.
+
+        Raises:
+            UnsupportedError: the kernel speaks another protocol.
+            DeniedError: the device cannot be opened once more.
+        """
+        self._negotiate()
+        devices = [self._device, *(self._clone() for _ in range(self._count - 1))]
+        for number, device in enumerate(devices):
+            thread = threading.Thread(
+                target=self._serve, args=(device,), name=f"fuse-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def wait(self) -> None:
+        """Return when the mount is gone."""
+        for thread in self._threads:
+            thread.join()
+
+    def _clone(self) -> int:
+        """A further descriptor of the same mount; the kernel allows it after INIT only."""
+        try:
+            clone = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise DeniedError(f"/dev/fuse: {error.strerror}") from error
+        fcntl.ioctl(clone, IOC_CLONE, self._device.to_bytes(4, "little"))
+        return clone
+
+    def _negotiate(self) -> None:
+        """Answer INIT; a kernel of another major version is asked to come again."""
+        request = bytearray(_REQUEST_BYTES)
+        while True:
+            length = os.readv(self._device, [request])
+            _, opcode, unique, *_ = IN_HEADER.unpack_from(request)
+            if opcode != Opcode.INIT:
+                raise UnsupportedError(f"/dev/fuse: expected INIT, got request {opcode}")
+            major, minor, readahead, low = INIT_IN_OLD.unpack_from(request, ARGUMENTS)
+            high = 0
+            if length >= ARGUMENTS + INIT_IN.size and low & InitFlag.INIT_EXT:
+                *_, high = INIT_IN.unpack_from(request, ARGUMENTS)
+            if major < MAJOR:
+                raise UnsupportedError(f"/dev/fuse: expected protocol {MAJOR}, got {major}")
+            flags = _FLAGS & (low | high << 32)
+            answer = INIT_OUT.pack(
+                *(MAJOR, min(minor, MINOR), max(readahead, READ_BYTES_MAX), flags & 0xFFFFFFFF),
+                *(_BACKGROUND_MAX, _CONGESTION, _WRITE_BYTES_MAX, 1),
+                *(READ_BYTES_MAX >> 12, 0, flags >> 32, 0),
+            )
+            header = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique)
+            os.write(self._device, header + answer)
+            if major == MAJOR:
+                return
+
+    def _serve(self, device: int) -> None:
+        """One thread's life: until the mount is gone, whatever a request does."""
+        try:
+            self._answer_requests(device)
+        finally:
+            os.close(device)
+
+    def _answer_requests(self, device: int) -> None:
+        request = memoryview(bytearray(_REQUEST_BYTES))
+        reply = memoryview(bytearray(OUT_HEADER.size + READ_BYTES_MAX))
+        body = reply[OUT_HEADER.size :]
+        buffers = [request]
+        while True:
+            try:
+                length = os.readv(device, buffers)
+                _, opcode, unique, node_id, *_ = IN_HEADER.unpack_from(request)
+                failed, filled = self._operate(opcode, request[:length], node_id, body)
+                if failed is None:
+                    continue
+                OUT_HEADER.pack_into(reply, 0, OUT_HEADER.size + filled, -failed, unique)
+                os.write(device, reply[: OUT_HEADER.size + filled])
+            except OSError as error:
+                if error.errno in _GONE:
+                    return
+                if error.errno not in _AGAIN:
+                    log.error("/dev/fuse: %s", error.strerror)  # noqa: TRY400 - one plain line
+
+    def _operate(
+        self, opcode: int, request: memoryview, node_id: int, body: memoryview
+    ) -> tuple[int | None, int]:
+        """The error number (0: none, None: send no answer) and the bytes of `body` filled."""
+        operations = self._operations
+        try:
+            handler = operations.handlers.get(opcode)
+            if handler is not None:
+                return 0, handler(request, node_id, body)
+            silent = operations.silent.get(opcode)
+            if silent is None:
+                return errno.ENOSYS, 0
+            silent(request, node_id)
+        except Exception as error:  # noqa: BLE001 - else this thread, and with the last the mount, ends
+            failed = operations.errno_of(error, node_id)
+            return (None if opcode in operations.silent else failed), 0
+        return None, 0
