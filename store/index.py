@@ -8,7 +8,7 @@ number of processes share one index, SQLite's own locks order them.
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -115,6 +115,17 @@ class Index:
         """
         try:
             return self._connection.execute(question, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def each(self, question: str) -> Iterator[Any]:
+        """Rows of a SELECT one by one, for those that may be too many to hold.
+
+        Raises:
+            DamagedError: the index is damaged.
+        """
+        try:
+            yield from self._connection.execute(question)
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
@@ -262,7 +273,8 @@ class _Follower:
         applier = TransactionApplier(self._connection, self._writer, envelope.epoch)
         previous = parts[0][0]
         for (number,) in parts:
-            if applier.position and self._lost_between(previous, number):
+            ordered = applier.position and not envelope.each_byte_once
+            if ordered and self._lost_between(previous, number):
                 apply_loss(self._connection, self._writer, applier.position)
             previous = number
             statement = self._reader.statement(self._reader.footer(self._writer, number))

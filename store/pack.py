@@ -22,6 +22,10 @@ FORMAT: Final = 1
 MAGIC: Final = b"timefsPK"
 CIPHER_NONE: Final = 0
 LAST_PART: Final = 1
+"""Envelope flag: the transaction ends here."""
+
+EACH_BYTE_ONCE: Final = 2
+"""Envelope flag: no two rows of the transaction cover one byte of a file."""
 STATEMENT_BYTES_MAX: Final = 1 << 30
 
 ENVELOPE: Final = struct.Struct("<8sHBBI16sIIQ16sQIIIQQQQ")
@@ -55,6 +59,11 @@ class Envelope(NamedTuple):
     def last(self) -> bool:
         """Whether the transaction ends with this pack."""
         return bool(self.flags & LAST_PART)
+
+    @property
+    def each_byte_once(self) -> bool:
+        """Whether the order of the transaction's rows does not matter."""
+        return bool(self.flags & EACH_BYTE_ONCE)
 
     @property
     def digests_offset(self) -> int:
@@ -107,6 +116,7 @@ class PackIdentity(NamedTuple):
     transaction: bytes
     part: int
     last: bool
+    each_byte_once: bool = False
 
 
 def pack_name(writer: int, number: int) -> str:
@@ -152,7 +162,7 @@ def build_pack(
         magic=MAGIC,
         format=FORMAT,
         cipher=CIPHER_NONE,
-        flags=LAST_PART if identity.last else 0,
+        flags=LAST_PART * identity.last | EACH_BYTE_ONCE * identity.each_byte_once,
         part=identity.part,
         repository=identity.repository,
         writer=identity.writer,

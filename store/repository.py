@@ -170,7 +170,7 @@ class Repository(History):
         self.cache = (cache or default_cache()) / self.id
         self.backend = DirectoryBackend(root)
         identity = bytes.fromhex(self.id)
-        self.reader = PackReader(self.backend, identity, frame_cache_bytes)
+        self.reader = PackReader(self.backend, identity, self.key, frame_cache_bytes)
         self.index = Index(self.cache, identity)
         self._pages = PageCache(self.index.page)
 
@@ -340,8 +340,14 @@ class Repository(History):
         with suppress(ExistsError):
             self.backend.create(pack_name(writer, 0), content)
 
-    def begin(self, state: MachineState, time_ns: int) -> Transaction:
-        """Start a transaction in a new epoch of the machine, whose claim the caller holds."""
+    def begin(
+        self, state: MachineState, time_ns: int, *, each_byte_once: bool = False
+    ) -> Transaction:
+        """Start a transaction in a new epoch of the machine, whose claim the caller holds.
+
+        A caller that covers no byte of a file twice says so: if a pack of the transaction is lost
+        later, the others still count.
+        """
         identity = TransactionIdentity(
             bytes.fromhex(self.id),
             state.machine,
@@ -349,6 +355,7 @@ class Repository(History):
             state.next_number,
             state.epoch + 1,
             time_ns,
+            each_byte_once,
         )
         newest = self.index.ask(
             "SELECT writer, number FROM packs WHERE writer = ? ORDER BY number DESC LIMIT ?",

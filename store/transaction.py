@@ -49,6 +49,8 @@ class TransactionIdentity(NamedTuple):
     next_number: int
     epoch: int
     time_ns: int
+    each_byte_once: bool = False
+    """The caller's promise that it covers no byte of a file twice."""
 
 
 class Committed(NamedTuple):
@@ -243,6 +245,7 @@ class Transaction:
             self._transaction,
             self._part,
             last,
+            self._identity.each_byte_once,
         )
         self._sealing.append(self._sealer.submit(self._put, identity, filling))
         self._duplicates.sealed(b"".join(filling.digests), identity.writer, identity.number)

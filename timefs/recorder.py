@@ -123,7 +123,7 @@ def _record(
             raise UsageError(f"{order.machine}: no file {name} to drop")
     for source in sources:
         _check_kind(order.machine, known.get(source.name))
-    transaction = repository.begin(state, time_ns)
+    transaction = repository.begin(state, time_ns, each_byte_once=True)
     maps: list[tuple[int, DigestMap]] = []
     try:
         for name in order.drop:

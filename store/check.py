@@ -1,0 +1,278 @@
+"""Check: is everything that was stored still there and right, and if not, what does it hurt.
+
+Defined here and only here: the walk over packs, rows, index and catalog, and the search for the
+files and instants that damage reaches. Used by `timefs check`. Changes nothing; one thread.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from store.catalog import Catalog
+from store.errors import DamagedError, TimefsError
+from store.history import Instant
+from store.index import Index, WriterState
+from store.index_pages import stored_checksum
+from store.index_schema import SCHEMA
+from store.pack import PackReference, pack_name
+from store.packs import Footer, frame_table
+from store.repository import Repository
+from store.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
+from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be."""
+
+    damage: bool
+    """Whether bytes or answers are lost; else a second copy still has them."""
+    message: str
+    hurts: list[str]
+    """Files with the instants at which they cannot be read whole, a line each."""
+
+
+class Report(NamedTuple):
+    """What a check came to."""
+
+    packs: int
+    rows: int
+    checked_bytes: int
+    """Stored bytes that were read."""
+    findings: list[Finding]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything is lost."""
+        return any(finding.damage for finding in self.findings)
+
+
+class BadSlots(NamedTuple):
+    """Slots that cannot be read."""
+
+    writer: int
+    number: int
+    first: int
+    end: int
+
+
+class Check:
+    """One walk over a repository."""
+
+    def __init__(
+        self, repository: Repository, *, deep: bool, progress: Callable[[int], None]
+    ) -> None:
+        self._repository = repository
+        self._reader = repository.reader
+        self._index = repository.index
+        self._deep = deep
+        self._progress = progress
+        self._findings: list[Finding] = []
+        self._bad: set[PackReference] = set()
+        self._packs = 0
+        self._rows = 0
+        self._bytes = 0
+
+    def run(self) -> Report:
+        self._index.follow(self._reader)
+        footers = [
+            PackReference(state.writer, number)
+            for state in self._index.writers()
+            for number in self._expected(state)
+        ]
+        for pack in footers:
+            self._check_footer(pack)
+        for pack in footers:
+            if pack not in self._bad:
+                self._check_content(pack)
+        self._check_index()
+        if not self._bad:  # else there is no truth to compare with
+            self._check_catalog()
+            if self._deep:
+                self._compare_rebuilt()
+        return Report(self._packs, self._rows, self._bytes, self._findings)
+
+    def _find(self, message: str, bad: BadSlots | None = None) -> None:
+        hurts = list(hurt(self._repository, bad)) if bad else []
+        self._findings.append(Finding(True, message, hurts))
+
+    def _expected(self, state: WriterState) -> range:
+        there = self._repository.backend.list(state.writer)
+        return range(max([state.next_number - 1, *there]) + 1)
+
+    def _check_footer(self, pack: PackReference) -> None:
+        try:
+            footer = self._reader.footer(*pack)
+            frame_table(footer)
+            self._reader.statement(footer)
+        except TimefsError as error:
+            self._bad.add(pack)
+            self._find(str(error), BadSlots(*pack, 0, 1 << 32))
+            return
+        for flaw in footer.flaws:
+            text = f"{flaw}; the other copy is whole, nothing is lost"
+            self._findings.append(Finding(False, text, []))
+        self._packs += 1
+        self._bytes += 2 * footer.envelope.footer_bytes + footer.envelope.digests_bytes
+
+    def _check_content(self, pack: PackReference) -> None:
+        footer = self._reader.footer(*pack)
+        try:
+            digests: bytes | None = self._reader.all_digests(*pack)
+        except DamagedError as error:
+            digests = None
+            text = f"{error}; reads recompute them, nothing is lost"
+            self._findings.append(Finding(False, text, []))
+        self._check_rows(footer)
+        if self._deep:
+            table = frame_table(footer)
+            for frame in range(len(table.first_slots) - 1):
+                first, end = table.first_slots[frame], table.first_slots[frame + 1]
+                self._check_frame(BadSlots(*pack, first, end), frame, digests)
+        self._progress(footer.envelope.total_bytes)
+
+    def _check_rows(self, footer: Footer) -> None:
+        """Recompute every row's check from the footers, without reading data."""
+        envelope = footer.envelope
+        name = pack_name(envelope.writer, envelope.number)
+        statement = self._reader.statement(footer)
+        own = PackReference(envelope.writer, envelope.number)
+        self._rows += statement.rows.size
+        rows = statement.rows[statement.rows["kind"] == RowKind.DATA]
+        fields: list[tuple[int, ...]] = rows.tolist()
+        for _, _, file, offset, length, _, _, pack, slot, check in fields:
+            target = own if pack == 0 else statement.packs[pack - 1]
+            if target in self._bad:
+                continue
+            writer, number = target
+            try:
+                self._reader.prove(writer, number, slot, blocks_of(length), check)
+            except TimefsError as error:
+                bad = BadSlots(writer, number, slot, slot + blocks_of(length))
+                self._find(f"pack {name}: row of file {file} at {offset}: {error}", bad)
+
+    def _check_frame(self, slots: BadSlots, frame: int, digests: bytes | None) -> None:
+        writer, number, first, end = slots
+        try:
+            made = self._reader.made_digests(writer, number, first, end - first)
+        except DamagedError as error:
+            self._find(str(error), slots)
+            return
+        self._bytes += (end - first) * BLOCK_BYTES
+        if digests and made != digests[first * DIGEST_BYTES : end * DIGEST_BYTES]:
+            where = f"pack {pack_name(writer, number)}: frame {frame}"
+            self._find(f"{where}: its blocks are not those that were digested", slots)
+
+    def _check_index(self) -> None:
+        pages = "SELECT writer, file, page, runs, checksum FROM pages"
+        try:
+            for writer, file, page, blob, expected in self._index.each(pages):
+                where = f"index: writer {writer} file {file} page {page}"
+                if stored_checksum(blob) != expected or len(blob) % RUN.itemsize:
+                    self._find(f"{where}: wrong checksum; run `timefs rebuild`")
+                    continue
+                for fields in np.frombuffer(blob, RUN).tolist():
+                    self._check_run(where, Run(*fields))
+        except DamagedError as error:
+            self._find(str(error))
+        for writer, number in self._index.ask("SELECT writer, number FROM lost"):
+            bad = BadSlots(LOST_WRITER, writer, 0, 1 << 32)
+            name = pack_name(writer, number)
+            self._find(
+                f"pack {name}: the index was made without it; put it back, `timefs rebuild`", bad
+            )
+
+    def _check_run(self, where: str, run: Run) -> None:
+        if run.writer in (0, LOST_WRITER) or PackReference(run.writer, run.number) in self._bad:
+            return
+        count = blocks_of(run.row_length)
+        try:
+            self._reader.prove(run.writer, run.number, run.slot, count, run.check)
+        except TimefsError as error:
+            self._find(f"{where}: a run points at a wrong place: {error}; run `timefs rebuild`")
+
+    def _compare_rebuilt(self) -> None:
+        """A deep check makes the index again elsewhere: it must come out equal."""
+        with tempfile.TemporaryDirectory(prefix="timefs-check-") as folder:
+            again = Index(Path(folder), bytes.fromhex(self._repository.id))
+            again.follow(self._reader)
+            for table in tables():
+                question = f"SELECT * FROM {table}"  # noqa: S608  # the schema's own names
+                if set(again.each(question)) != set(self._index.each(question)):
+                    self._find(
+                        f"index: table {table} differs from what the packs say; "
+                        f"run `timefs rebuild`"
+                    )
+            again.close()
+
+    def _check_catalog(self) -> None:
+        catalog = Catalog(self._repository.root / "catalog", self._index, self._reader)
+        try:
+            for difference in catalog.differences():
+                self._find(difference)
+        except TimefsError as error:
+            self._find(str(error))
+
+
+def tables() -> list[str]:
+    """The index's tables."""
+    words = SCHEMA.split()
+    return [words[at + 1] for at, word in enumerate(words) if word == "EXISTS"]
+
+
+def hurt(repository: Repository, bad: BadSlots) -> Iterator[str]:
+    """The files that need bad slots, with the instants at which they do."""
+    index = repository.index
+    candidates: dict[tuple[int, int], set[int]] = {}
+    if bad.writer == LOST_WRITER:
+        spans = index.ask(
+            "SELECT writer, file FROM spans WHERE lost = 1 AND writer = ?", bad.number
+        )
+        candidates = {(writer, file): set() for writer, file in spans}
+    else:
+        for writer, file, page, blob in index.each("SELECT writer, file, page, runs FROM pages"):
+            if blob and _touches(blob, bad):
+                candidates.setdefault((writer, file), set[int]()).add(page)
+    for (writer, file), pages in sorted(candidates.items()):
+        machine = next(s.machine for s in index.writers() if s.writer == writer)
+        instants: list[Instant] = []
+        name = f"file {file}"
+        for instant in repository.instants(machine):
+            at = position(instant.epoch, instant.sequence)
+            state = next((s for s in repository.files(instant) if s.number == file), None)
+            if state is None:
+                continue
+            name = state.name
+            wanted = pages or set(range(-(-max(state.size, 0) // PAGE_BYTES)))
+            if state.size < 0 or any(
+                _touches(index.page(writer, file, page, at).tobytes(), bad) for page in wanted
+            ):
+                instants.append(instant)
+        if instants:
+            yield _hurt_line(machine, name, instants)
+
+
+def _touches(blob: bytes, bad: BadSlots) -> bool:
+    runs = np.frombuffer(blob[: len(blob) // RUN.itemsize * RUN.itemsize], RUN)
+    if bad.writer == LOST_WRITER:
+        return bool((runs["writer"] == LOST_WRITER).any())
+    first = runs["slot"].astype(np.int64) + runs["skip"] // BLOCK_BYTES
+    end = first + runs["length"] // BLOCK_BYTES + 1
+    same = (runs["writer"] == bad.writer) & (runs["number"] == bad.number)
+    return bool((same & (first < bad.end) & (end > bad.first)).any())
+
+
+def _hurt_line(machine: str, name: str, instants: list[Instant]) -> str:
+    times = [
+        str(np.datetime64(instant.time_ns, "ns")).removesuffix("000000000").rstrip(".") + "Z"
+        for instant in instants
+    ]
+    shown = times if len(times) <= 3 else [times[0], "…", times[-1]]
+    return f"{machine} {name}: {len(times)} instants: {', '.join(shown)}"
+
+
+def check(repository: Repository, *, deep: bool, progress: Callable[[int], None]) -> Report:
+    """Check a repository; `progress` is told pack bytes as they are done."""
+    return Check(repository, deep=deep, progress=progress).run()
