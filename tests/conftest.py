@@ -23,7 +23,8 @@ def images_dir(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def cases(request: pytest.FixtureRequest) -> int:
     """How many cases a fuzz test tries."""
-    count: int = request.config.getoption("--cases")
+    count = request.config.getoption("--cases")
+    assert isinstance(count, int)
     return count
 
 

@@ -69,7 +69,7 @@ class Patient:
 
     def edit_record(self, number: int, change: Callable[[bytearray], None]) -> None:
         """Change a mended record and protect it again."""
-        self._edit(self.place(number), self.geometry.record_bytes, b"FILE", change)
+        self.edit_structure(self.place(number), self.geometry.record_bytes, change)
 
     def edit_value(self, number: int, kind: int, change: Callable[[bytearray], None]) -> None:
         """Change the content of an attribute: in the record, or in its one run of clusters."""
@@ -87,21 +87,17 @@ class Patient:
         change(value)
         self.content[place : place + attribute.size] = value
 
-    def edit_block(self, place: int, change: Callable[[bytearray], None]) -> None:
-        """Change a mended index block and protect it again."""
-        self._edit(place, 4096, b"INDX", change)
-
-    def _edit(
-        self, place: int, length: int, magic: bytes, change: Callable[[bytearray], None]
-    ) -> None:
+    def edit_structure(self, place: int, length: int, change: Callable[[bytearray], None]) -> None:
+        """Change a mended record or index block and protect it again."""
         data = self._taken(place, length)
+        magic = bytes(data[:4])
         start, count = struct.unpack_from("<HH", data, 4)
         check = bytes(data[start : start + 2])
         mend(data, magic, "patient")
         change(data)
         for stride in range(1, count):
             end = stride * STRIDE
-            word = start + 2 * stride
+            word = start + 2 * stride  # where the array was, whatever the change did to it
             data[word : word + 2] = data[end - 2 : end]
             data[end - 2 : end] = check
         self.content[place : place + length] = data

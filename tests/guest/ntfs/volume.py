@@ -22,7 +22,8 @@ EPOCH_TICKS = 116_444_736_000_000_000
 ODD_NAMES = (
     "COM1", "a:b", "back\\slash", "question?*", "trailing dot.", "trailing space ", "-dash",
     "new\nline", "\u00e4\u00f6\u00fc", "\u65e5\u672c\u8a9e", "\U0001f600", "lone\ud800",
-    "\udc00lone", "x" * 255, "\u00df", "\u0130", "\ufb01", "Makefile", "makefile", "MAKEFILE", "..x", "...",
+    "\udc00lone", "x" * 255, "\u00df", "\u0130", "\ufb01", "Makefile", "makefile", "MAKEFILE",
+    "..x", "...",
 )  # fmt: skip
 
 

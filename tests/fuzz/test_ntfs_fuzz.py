@@ -1,0 +1,192 @@
+"""Whatever is damaged in a volume, reading all of it ends in time with declared errors only."""
+
+import random
+import resource
+import signal
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from store.errors import CorruptError, UnsupportedError
+from store.image import BytesImage
+from tests.guest.ntfs.conftest import need_ntfs_3g
+from tests.guest.ntfs.damage import Patient
+from tests.guest.ntfs.volume import small_volume
+from timefs.guest.ntfs import open_volume
+from timefs.tree import Folder, Leaf, Node
+
+pytestmark = [pytest.mark.system, pytest.mark.root]
+
+CASE_SECONDS = 2.0
+GROWTH_BYTES_MAX = 256 << 20
+NODES_MAX = 1000
+READ_BYTES = 64 << 10
+VALUES = (0, 1, 2, 5, 7, 8, 16, 24, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF,
+          (1 << 48) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    need_ntfs_3g()
+    return small_volume(tmp_path_factory.mktemp("fuzz") / "small")
+
+
+class Vandal:
+    """Damages a volume where its structures are; the same seed does the same damage."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        patient = Patient(content)
+        self.records = [number for number in range(patient.records) if used(patient, number)]
+        self.blocks = [place for name in ("many", "times", "folder", "folder/inner")
+                       for place in blocks(patient, name)]  # fmt: skip
+        self.blocks += patient.blocks(5)
+
+    def damaged(self, seed: int) -> bytes:
+        chance = random.Random(seed)
+        patient = Patient(self.content)
+        for _ in range(chance.choice((1, 1, 2, 5))):
+            repaired = chance.random() < 0.5
+            if chance.random() < 0.03:
+                mutate(patient.content, 0, 512, chance)
+            elif chance.random() < 0.3:
+                self._damage(patient, chance.choice(self.blocks), 4096, chance, repaired=repaired)
+            else:
+                place = patient.place(chance.choice(self.records))
+                length = patient.geometry.record_bytes
+                self._damage(patient, place, length, chance, repaired=repaired)
+        return bytes(patient.content)
+
+    def _damage(
+        self, patient: Patient, place: int, length: int, chance: random.Random, *, repaired: bool
+    ) -> None:
+        if not repaired:
+            mutate(patient.content, place, length, chance)
+            return
+        edit = patient.edit_structure
+        with suppress(CorruptError, struct.error):  # damaged before, beyond repair
+            edit(place, length, lambda data: mutate(data, 0, length, chance))
+
+
+def used(patient: Patient, number: int) -> bool:
+    with suppress(CorruptError):
+        return patient.record(number).in_use
+    return False
+
+
+def blocks(patient: Patient, name: str) -> list[int]:
+    return patient.blocks(patient.number(name))
+
+
+def mutate(data: bytearray, place: int, length: int, chance: random.Random) -> None:
+    """One change within a structure: most fields lie in its first half, aligned."""
+    span = chance.choice((64, length // 3, length))
+    at = place + chance.randrange(span)
+    match chance.randrange(6):
+        case 0:
+            data[at] ^= 1 << chance.randrange(8)
+        case 1:
+            data[at] = chance.randrange(256)
+        case 2 | 3:
+            width = chance.choice((2, 4, 8))
+            at = place + (at - place) // width * width
+            value = chance.choice(VALUES) & ((1 << 8 * width) - 1)
+            data[at : at + width] = value.to_bytes(width, "little")
+        case 4:
+            count = min(chance.randrange(1, 64), place + length - at)
+            data[at : at + count] = chance.choice((bytes(count), chance.randbytes(count)))
+        case _:
+            count = 8 * chance.randrange(1, 16)
+            source = place + chance.randrange(length - count)
+            target = place + chance.randrange(length - count)
+            data[target : target + count] = data[source : source + count]
+
+
+def read_everything(content: bytes) -> int:
+    """Walk the volume and read all that is there; answers how many nodes were seen."""
+    try:
+        root = open_volume(BytesImage(content), b"fuzz").root
+    except (CorruptError, UnsupportedError):
+        return 0
+    nodes: list[Node] = [root]
+    seen = 0
+    while nodes and seen < NODES_MAX:
+        node = nodes.pop()
+        seen += 1
+        with suppress(CorruptError, UnsupportedError):
+            node.attributes()
+        with suppress(CorruptError, UnsupportedError):
+            xattrs = node.xattrs()
+            for name in xattrs:
+                with suppress(CorruptError, UnsupportedError):
+                    assert len(xattrs[name]) <= READ_BYTES
+        with suppress(CorruptError, UnsupportedError):
+            if isinstance(node, Folder):
+                read_folder(node, nodes)
+            elif isinstance(node, Leaf):
+                read_leaf(node)
+    return seen
+
+
+def read_folder(folder: Folder, nodes: list[Node]) -> None:
+    for name, node in folder.entries():
+        assert b"/" not in name
+        assert b"\0" not in name
+        nodes.append(node)
+        with suppress(CorruptError, UnsupportedError):
+            folder.lookup(name)  # NotFoundError would be a lie
+        if len(nodes) > NODES_MAX:
+            return
+
+
+def read_leaf(leaf: Leaf) -> None:
+    image = leaf.open()
+    for offset in (0, image.size // 2, max(0, image.size - READ_BYTES)):
+        part = image.read(offset, READ_BYTES)
+        assert len(part) == min(READ_BYTES, image.size - offset)
+        at = offset
+        for extent in image.extents(offset, READ_BYTES):
+            assert extent.offset == at
+            at += extent.length
+        assert at == offset + len(part)
+
+
+@contextmanager
+def alarm(case: int) -> Iterator[None]:
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"case {case} took more than {CASE_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, CASE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.timeout(0)  # each case has its own alarm, which uses the same timer
+def test_a_damaged_volume_gives_declared_errors_only(
+    volume: bytes, cases: int, tmp_path: Path
+) -> None:
+    vandal = Vandal(volume)
+    whole = read_everything(volume)
+    assert whole > 80
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seen = 0
+    for case in range(cases):
+        content = vandal.damaged(case)
+        try:
+            with alarm(case):
+                seen += read_everything(content)
+        except BaseException:
+            (tmp_path / "damaged").write_bytes(content)
+            print(f"case {case} failed; its volume is {tmp_path / 'damaged'}")
+            raise
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    assert growth < GROWTH_BYTES_MAX
+    assert seen > cases * whole // 4  # the damage is not so coarse that nothing opens
