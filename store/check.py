@@ -13,7 +13,7 @@ import numpy as np
 
 from store.catalog import Catalog
 from store.errors import DamagedError, TimefsError
-from store.history import Instant
+from store.history import FileState, Instant
 from store.index import Index, WriterState
 from store.index_pages import stored_checksum
 from store.index_schema import SCHEMA
@@ -21,7 +21,7 @@ from store.pack import PackReference, pack_name
 from store.packs import Footer, frame_table
 from store.repository import Repository
 from store.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
-from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run
+from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs
 
 
 class Finding(NamedTuple):
@@ -224,38 +224,51 @@ def tables() -> list[str]:
 
 def hurt(repository: Repository, bad: BadSlots) -> Iterator[str]:
     """The files that need bad slots, with the instants at which they do."""
-    index = repository.index
-    candidates: dict[tuple[int, int], set[int]] = {}
-    if bad.writer == LOST_WRITER:
-        spans = index.ask(
-            "SELECT writer, file FROM spans WHERE lost = 1 AND writer = ?", bad.number
-        )
-        candidates = {(writer, file): set() for writer, file in spans}
-    else:
-        for writer, file, page, blob in index.each("SELECT writer, file, page, runs FROM pages"):
-            if blob and _touches(blob, bad):
-                candidates.setdefault((writer, file), set[int]()).add(page)
-    for (writer, file), pages in sorted(candidates.items()):
-        machine = next(s.machine for s in index.writers() if s.writer == writer)
+    for (writer, file), pages in sorted(_candidates(repository.index, bad).items()):
+        machine = next(s.machine for s in repository.index.writers() if s.writer == writer)
         instants: list[Instant] = []
         name = f"file {file}"
         for instant in repository.instants(machine):
-            at = position(instant.epoch, instant.sequence)
             state = next((s for s in repository.files(instant) if s.number == file), None)
             if state is None:
                 continue
             name = state.name
-            wanted = pages or set(range(-(-max(state.size, 0) // PAGE_BYTES)))
-            if state.size < 0 or any(
-                _touches(index.page(writer, file, page, at).tobytes(), bad) for page in wanted
-            ):
+            if _needs(repository.index, instant, state, pages, bad):
                 instants.append(instant)
         if instants:
             yield _hurt_line(machine, name, instants)
 
 
-def _touches(blob: bytes, bad: BadSlots) -> bool:
-    runs = np.frombuffer(blob[: len(blob) // RUN.itemsize * RUN.itemsize], RUN)
+def _candidates(index: Index, bad: BadSlots) -> dict[tuple[int, int], set[int]]:
+    """Files by (writer, number), with the pages that may need bad slots; none means all."""
+    candidates: dict[tuple[int, int], set[int]] = {}
+    if bad.writer == LOST_WRITER:
+        question = "SELECT DISTINCT writer, file FROM events WHERE writer = ?"
+        return {(writer, file): set() for writer, file in index.ask(question, bad.number)}
+    for writer, file, page, blob in index.each("SELECT writer, file, page, runs FROM pages"):
+        whole = len(blob) // RUN.itemsize * RUN.itemsize
+        if _touches(np.frombuffer(blob[:whole], RUN), bad):
+            candidates.setdefault((writer, file), set[int]()).add(page)
+    return candidates
+
+
+def _needs(
+    index: Index, instant: Instant, state: FileState, pages: set[int], bad: BadSlots
+) -> bool:
+    if state.size < 0:
+        return True
+    at = position(instant.epoch, instant.sequence)
+    for page in pages or range(-(-state.size // PAGE_BYTES)):
+        runs = index.page(instant.writer, state.number, page, at)
+        if _touches(runs, bad):
+            return True
+        expected = min(PAGE_BYTES, state.size - page * PAGE_BYTES)
+        if bad.writer == LOST_WRITER and int(runs["length"].sum(dtype=np.int64)) < expected:
+            return True
+    return False
+
+
+def _touches(runs: Runs, bad: BadSlots) -> bool:
     if bad.writer == LOST_WRITER:
         return bool((runs["writer"] == LOST_WRITER).any())
     first = runs["slot"].astype(np.int64) + runs["skip"] // BLOCK_BYTES
