@@ -5,29 +5,19 @@ Defined here and only here: making and opening a repository, its `History`, and 
 use one repository at once, and none of them ever locks it.
 """
 
-import fcntl
-import json
 import os
-import socket
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from store.backend import DirectoryBackend, translate
+from store.backend import DirectoryBackend
+from store.claim import claim
 from store.clock import Clock, SystemClock
-from store.digest import block_digest
+from store.description import describe
 from store.digestmap import DigestMap, page_digests
 from store.duplicates import DuplicateSearch
-from store.errors import (
-    BusyError,
-    DamagedError,
-    ExistsError,
-    NoRepositoryError,
-    NotFoundError,
-    UnsupportedError,
-    WrongKeyError,
-)
+from store.errors import DamagedError, ExistsError, NotFoundError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from store.index import Index
@@ -39,25 +29,11 @@ from store.run import PAGE_BYTES
 from store.snapshot import PageCache, Snapshot
 from store.transaction import Transaction, TransactionIdentity
 
-REPOSITORY_FORMAT: Final = 1
-DESCRIPTION: Final = "repository.json"
 NEWEST_PACKS: Final = 64
 """A machine's newest packs, probed for duplicates one digest at a time."""
 
 FILE_KINDS: Final = [FileKind.CONTAINER, FileKind.DISK]
 """A kind's number in a pack is its place here."""
-
-
-class Description(NamedTuple):
-    """What `repository.json` says."""
-
-    format: int
-    id: str
-    cipher: int
-    key: str
-    """Digest key, 32 bytes in hex; in clear while `cipher` is 0."""
-    key_check: str
-    """Digest of a block of zeros under that key."""
 
 
 class MachineState(NamedTuple):
@@ -86,63 +62,6 @@ class KnownFile(NamedTuple):
     dropped: bool
 
 
-def create_repository(root: Path) -> None:
-    """Make an empty repository in a directory that is absent or empty.
-
-    Raises:
-        ExistsError: there is something already.
-    """
-    backend = DirectoryBackend(root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        present = next(root.iterdir(), None)
-    except OSError as error:
-        raise translate(error, str(root)) from error
-    if present is not None:
-        raise ExistsError(
-            f"{root}: expected an empty or new directory, found {present.name}; name another"
-        )
-    key = os.urandom(32)
-    description = Description(
-        REPOSITORY_FORMAT, os.urandom(16).hex(), 0, key.hex(), _key_check(key)
-    )
-    backend.create(DESCRIPTION, json.dumps(description._asdict(), indent=1).encode() + b"\n")
-
-
-def _key_check(key: bytes) -> str:
-    return block_digest(key, bytes(4096)).hex()
-
-
-def _describe(root: Path) -> Description:
-    backend = DirectoryBackend(root)
-    try:
-        content = backend.read(DESCRIPTION, 0, backend.size(DESCRIPTION))
-    except NotFoundError as error:
-        raise NoRepositoryError(
-            f"{root}: no repository here; make one with `timefs -r {root} init`"
-        ) from error
-    try:
-        fields: dict[str, Any] = json.loads(content)
-        known = {name: fields[name] for name in Description._fields}
-        description = Description(**known)
-        key = bytes.fromhex(description.key)
-        bytes.fromhex(description.id)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DamagedError(
-            f"{root / DESCRIPTION}: {error}; put the file back from a copy of the repository"
-        ) from error
-    if description.format != REPOSITORY_FORMAT or description.cipher != 0:
-        raise UnsupportedError(
-            f"{root}: expected repository format {REPOSITORY_FORMAT} without encryption, got "
-            f"format {description.format} cipher {description.cipher}; use a newer timefs"
-        )
-    if len(key) != 32 or _key_check(key) != description.key_check:
-        raise WrongKeyError(
-            f"{root / DESCRIPTION}: the key does not match its check; put the file back from a copy"
-        )
-    return description
-
-
 def default_cache() -> Path:
     """Where derived indexes live unless told otherwise."""
     if "XDG_CACHE_HOME" in os.environ:
@@ -162,7 +81,7 @@ class Repository(History):
         clock: Clock | None = None,
         frame_cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        description = _describe(root)
+        description = describe(root)
         self.root = root
         self.id = description.id
         self.key = bytes.fromhex(description.key)
@@ -284,34 +203,9 @@ class Repository(History):
 
     # Writing
 
-    @contextmanager
-    def claim(self, machine: str, *, wait: bool) -> Generator[None]:
-        """Be the only one on this host that captures the machine; nothing else is held up.
-
-        Raises:
-            BusyError: another process holds the claim, which the message names.
-        """
-        folder = self.root / "claims"
-        path = folder / (machine.encode(errors="surrogateescape").hex() + ".claim")
-        try:
-            folder.mkdir(exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise translate(error, str(path)) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-                raise BusyError(
-                    f"{machine}: {holder or 'another process'} is capturing it; "
-                    f"wait for that with --wait, or try later"
-                ) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            yield
-        finally:
-            os.close(descriptor)
+    def claim(self, machine: str, *, wait: bool) -> AbstractContextManager[None]:
+        """Be the only one on this host that captures the machine; nothing else is held up."""
+        return claim(self.root, machine, wait=wait)
 
     def state(self, machine: str) -> MachineState:
         """Where the machine's history stands; a new machine is given the next free writer."""
