@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from store.image import DescriptorImage
+from store.errors import CorruptError
+from store.image import BytesImage, DescriptorImage, Image
+from tests.guest.ntfs.conftest import need_ntfs_3g
+from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import (
     Recipe,
     Seen,
@@ -15,7 +18,8 @@ from tests.guest.ntfs.volume import (
     view_parsed,
 )
 from timefs.guest.ntfs.boot import read_geometries
-from timefs.guest.ntfs.table import FileRecord, Table
+from timefs.guest.ntfs.record import DATA, NUMBER_MASK
+from timefs.guest.ntfs.table import FileRecord, Listed, Table
 from timefs.tree import Leaf
 
 pytestmark = [pytest.mark.system, pytest.mark.root, pytest.mark.usefixtures("ntfs_3g")]
@@ -54,17 +58,55 @@ def test_everything_agrees_with_ntfs_3g(tmp_path: Path, cluster_bytes: int, *, s
         assert len(list(content.extents(0, content.size))) >= 40
 
 
-def test_table_in_pieces_with_its_own_attribute_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster_bytes", [256 << 10, 2 << 20])
+def test_clusters_beyond_64_kib(tmp_path: Path, cluster_bytes: int) -> None:
     image = tmp_path / "volume"
-    make_volume(image, Recipe(4096, 3, 64 << 20, 30, 30))
-    with image.open("rb") as file:
-        source = DescriptorImage(file.fileno())
-        table = Table(source, read_geometries(source)[0])
-        assert len(FileRecord(table, table.record(0)).listed()) > 3
+    make_volume(image, Recipe(cluster_bytes, 5, 512 << 20, 200, 30, fragments=0))
     with mounted(image, "ro") as root:
         expected = view_mounted(root)
     with opened(image) as volume:
         assert difference(expected, view_parsed(volume.root)) == []
+
+
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume whose table is so fragmented that it needs an attribute list."""
+    need_ntfs_3g()
+    image = tmp_path_factory.mktemp("pieces") / "volume"
+    make_volume(image, Recipe(4096, 3, 64 << 20, 30, 30))
+    return image
+
+
+def pieces_of_table(image: Image) -> list[Listed]:
+    table = Table(image, read_geometries(image)[0])
+    return [one for one in FileRecord(table, table.record(0)).listed() if one.kind == DATA]
+
+
+def test_a_table_in_pieces_with_its_own_attribute_list(in_pieces: Path) -> None:
+    with in_pieces.open("rb") as file:
+        assert len(pieces_of_table(DescriptorImage(file.fileno()))) > 1
+    with mounted(in_pieces, "ro") as root:
+        expected = view_mounted(root)
+    with opened(in_pieces) as volume:
+        assert difference(expected, view_parsed(volume.root)) == []
+
+
+def test_behind_a_damaged_piece_of_the_table_files_are_corrupt_and_others_served(
+    in_pieces: Path,
+) -> None:
+    content = in_pieces.read_bytes()
+    patient = Patient(content)
+    last = pieces_of_table(BytesImage(content))[-1].reference & NUMBER_MASK
+    patient.content[patient.place(last) + 511] ^= 1
+    good = bad = 0
+    for _, node in patient.open().root.entries():
+        try:
+            node.attributes()
+            good += 1
+        except CorruptError:
+            bad += 1
+    assert good
+    assert bad
 
 
 def test_sectors_of_4096_bytes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from store.errors import NotFoundError, UnsupportedError
-from store.image import BytesImage, ExtentKind, Image
+from store.image import BytesImage, Extent, ExtentKind, Image, MappedImage
 from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import Recipe, format_volume, make_volume, mounted, opened
 from timefs.guest.ntfs import NtfsVolume, open_volume
@@ -135,6 +135,28 @@ def test_four_threads_read_the_same_files_at_once(tmp_path: Path) -> None:
         names = [name for name, _ in big.entries()]
         images = [leaf(shared, name).open() for name in (b"fragmented", b"contents/sparse")]
         assert list(threads.map(read_at_random, range(4))) == [0, 0, 0, 0]
+
+
+class Partition(MappedImage):
+    """The part of a disk that begins at 1 MiB."""
+
+    def __init__(self, disk: Image) -> None:
+        super().__init__(disk.size - (1 << 20))
+        self.disk = disk
+
+    def map(self, offset: int, length: int) -> list[Extent]:
+        return [Extent(offset, length, ExtentKind.DATA, self.disk, offset + (1 << 20))]
+
+
+def test_a_files_extents_lie_on_the_disk_beneath_its_partition(small: bytes) -> None:
+    disk = BytesImage(bytes(1 << 20) + small)
+    image = leaf(open_volume(Partition(disk), b""), b"pieces").open()
+    bare = leaf(open_volume(BytesImage(small), b""), b"pieces").open()
+    runs = list(image.extents(0, image.size))
+    assert {run.backing for run in runs if run.kind == ExtentKind.DATA} == {disk}
+    places = [run.place + (1 << 20) if run.backing else 0 for run in bare.extents(0, bare.size)]
+    assert [run.place for run in runs] == places
+    assert whole(image) == whole(bare)
 
 
 def test_hard_links_are_one_node_and_identities_begin_as_asked(small: bytes) -> None:

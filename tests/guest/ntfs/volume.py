@@ -78,7 +78,8 @@ def make_volume(image: Path, recipe: Recipe) -> None:
     format_volume(image, recipe)
     chance = random.Random(recipe.seed)
     with mounted(image, "rw") as root:
-        _fragment(root, recipe, chance)
+        if recipe.fragments:
+            _fragment(root, recipe, chance)
         _fill_folders(root, recipe, chance)
         _fill_names(root / "names", chance)
         _fill_links(root / "links")

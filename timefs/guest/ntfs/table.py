@@ -6,6 +6,7 @@ are thread-safe: what they hold is immutable or a bounded cache.
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -25,8 +26,8 @@ from timefs.guest.ntfs.stream import Runs, Stream, open_pieces
 BATCH_BYTES: Final = 16 << 10
 """The table is read in pieces of this size: neighbours are usually wanted together."""
 
-BATCHES_MAX: Final = 256
-RECORDS_MAX: Final = 1024
+BATCHES_MAX: Final = 64
+RECORDS_MAX: Final = 512
 """Batches and parsed records that are kept."""
 
 LIST_BYTES_MAX: Final = 1 << 20
@@ -115,12 +116,16 @@ class Table:
         return self._mapped()
 
     def _open_whole(self) -> Stream:
-        """The table whole: each further piece lies in a record that those before it map."""
-        for listed in self._zero.listed():
-            if listed.kind == DATA and not listed.name and listed.first_cluster:
-                self._runs.extend(self._zero.piece(listed))
-                self._stream = self._mapped()
-        return self._mapped()
+        """The table whole: each further piece lies in a record that those before it map.
+
+        Behind a damaged piece no record is known, and reading one says so; the others are served.
+        """
+        with suppress(CorruptError):
+            for listed in self._zero.listed():
+                if listed.kind == DATA and not listed.name and listed.first_cluster:
+                    self._runs.extend(self._zero.piece(listed))
+                    self._stream = self._mapped()
+        return self._stream
 
     def _mapped(self) -> Stream:
         size = min(self._size, self._runs.end * self.geometry.cluster_bytes)
@@ -142,7 +147,7 @@ class Table:
         start = number * record_bytes
         if start + record_bytes > self._stream.size:
             count = self._stream.size // record_bytes
-            raise CorruptError(f"NTFS record {number}: expected fewer than {count}")
+            raise CorruptError(f"NTFS record {number}: expected one of the {count} that $MFT maps")
         if BATCH_BYTES % record_bytes == 0:
             try:
                 batch = self._batch(start // BATCH_BYTES)
