@@ -1,0 +1,158 @@
+"""A real virtual disk for the demo: GPT and NTFS in a VHDX, filled from this system, then changed.
+
+Run by demo/run: `disk.py FOLDER GENERATION`. Generation 0 makes FOLDER/disk.vhdx; each further one
+changes the volume as a guest would and writes the changed clusters into the VHDX in place. The
+volume is filled through ntfs-3g, in a user namespace of its own when not root. Seeded: the same
+system gives the same disk.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+DISK_BYTES = 640 << 20
+PARTITION_OFFSET = 1 << 20
+PARTITION_BYTES = DISK_BYTES - (2 << 20)
+FILES = 3000
+FILES_BYTES = 160 << 20
+PAGE_BYTES = 8192
+PAGES = 8192
+CHANGED_PAGES = 80
+GRAIN_BYTES = 64 << 10
+
+
+def run(*command: str | Path) -> None:
+    """A tool, quietly; its words only when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        sys.exit(f"demo: {command[0]}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def system_files() -> Iterator[Path]:
+    """Small regular files that every Debian has, in a fixed order."""
+    for root, folders, names in os.walk("/usr"):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root, name)
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 256 << 10:
+                yield path
+
+
+def page(seed: int) -> bytes:
+    """A database-like page: half of it compressible."""
+    source = random.Random(seed)
+    return source.randbytes(PAGE_BYTES // 2) + (b"row %08d " % seed).ljust(16) * (PAGE_BYTES // 32)
+
+
+def fill(volume: Path) -> None:
+    """What generation 0 holds."""
+    count = total = 0
+    for path in system_files():
+        target = volume / "Data" / path.relative_to("/usr")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        total += target.write_bytes(path.read_bytes())
+        count += 1
+        if count == FILES or total > FILES_BYTES:
+            break
+    (volume / "sql").mkdir()
+    with (volume / "sql" / "database.mdf").open("wb") as database:
+        for number in range(PAGES):
+            database.write(page(number))
+    (volume / "docs").mkdir()
+
+
+def change(volume: Path, generation: int) -> None:
+    """What happens in a generation."""
+    source = random.Random(generation)
+    report = f"Report, generation {generation}\n" * (100 + generation)
+    (volume / "docs" / "report.txt").write_text(report)
+    with (volume / "sql" / "database.mdf").open("r+b") as database:
+        for number in source.sample(range(PAGES), CHANGED_PAGES):
+            database.seek(number * PAGE_BYTES)
+            database.write(page(generation * PAGES + number))
+    folder = volume / "docs" / f"week-{generation}"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"letter-{number}.txt").write_text(f"Dear {source.random()}\n" * 200)
+
+
+def in_volume(folder: Path, generation: int) -> None:
+    """Mount the partition's file, change it, unmount; runs in a namespace of its own."""
+    mounted = folder / "volume"
+    mounted.mkdir(exist_ok=True)
+    run("ntfs-3g", "-o", "big_writes,noatime", folder / "partition.raw", mounted)
+    try:
+        if generation == 0:
+            fill(mounted)
+        change(mounted, generation)
+    finally:
+        run("umount", mounted)
+
+
+def write_changes(folder: Path) -> None:
+    """Bring the VHDX up to date: only what differs from the partition's last state."""
+    commands: list[str] = []
+    new, old = folder / "partition.raw", folder / "partition.last"
+    with new.open("rb") as now, old.open("rb") as before:
+        for at in range(0, PARTITION_BYTES, GRAIN_BYTES):
+            content = now.read(GRAIN_BYTES)
+            if content != before.read(GRAIN_BYTES):
+                piece = folder / f"piece-{at}"
+                piece.write_bytes(content)
+                commands.append(f"write -s {piece} {PARTITION_OFFSET + at} {len(content)}")
+    script = "\n".join([*commands, "quit", ""])
+    done = subprocess.run(
+        ["qemu-io", "-f", "vhdx", folder / "disk.vhdx"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode or "rror" in done.stdout + done.stderr:
+        sys.exit(f"demo: qemu-io: {done.stdout}{done.stderr}")
+    for piece in folder.glob("piece-*"):
+        piece.unlink()
+
+
+def make_disk(folder: Path) -> None:
+    """GPT around the partition, as a dynamic VHDX."""
+    disk = folder / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    run("/sbin/sgdisk", "-o", "-n", f"1:2048:+{PARTITION_BYTES >> 10}K", "-t", "1:0700", disk)
+    run(
+        *("dd", f"if={folder / 'partition.raw'}", f"of={disk}", "bs=1M", "conv=notrunc,sparse"),
+        f"seek={PARTITION_OFFSET >> 20}",
+    )
+    run(
+        *("qemu-img", "convert", "-O", "vhdx", "-o", "subformat=dynamic"),
+        *(disk, folder / "disk.vhdx"),
+    )
+    disk.unlink()
+
+
+def build(folder: Path, generation: int) -> None:
+    """Make the disk or take it one generation further."""
+    partition = folder / "partition.raw"
+    if generation == 0:
+        with partition.open("wb") as file:
+            file.truncate(PARTITION_BYTES)
+        run("/sbin/mkntfs", "-F", "-Q", "-L", "Data", "-p", "2048", partition)
+    else:
+        run("cp", "--sparse=always", partition, folder / "partition.last")
+    inside = [sys.executable, __file__, str(folder), str(generation), "inside"]
+    namespace = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    run(*namespace, *inside)
+    if generation == 0:
+        make_disk(folder)
+    else:
+        write_changes(folder)
+
+
+if __name__ == "__main__":
+    target, step, *rest = sys.argv[1:]
+    (in_volume if rest else build)(Path(target).resolve(), int(step))

@@ -1,0 +1,36 @@
+"""`timefs check`: prove that everything stored is there and right."""
+
+import click
+
+from store.check import check as check_repository
+from store.errors import DamagedError
+from timefs.cli.session import Session, human_bytes, pass_session, progress_bar
+
+
+@click.command(short_help="prove that everything stored is there and right")
+@click.option("--deep", is_flag=True, help="Read and decode every byte.")
+@pass_session
+def check(session: Session, deep: bool) -> None:
+    """Check packs, rows, index and catalog; with --deep every stored byte."""
+    repository = session.open()
+    total = sum(path.stat().st_size for path in (repository.root / "packs").rglob("*"))
+    with progress_bar("check") as bar:
+        bar.start(total)
+        report = check_repository(repository, deep=deep, progress=bar.advance)
+    for finding in report.findings:
+        session.show(
+            {"damage": finding.damage, "message": finding.message, "hurts": finding.hurts},
+            "\n".join([finding.message, *(f"  hurts {line}" for line in finding.hurts)]),
+        )
+    session.show(
+        {
+            "packs": report.packs,
+            "rows": report.rows,
+            "checked_bytes": report.checked_bytes,
+            "damaged": report.damaged,
+        },
+        f"checked {report.packs} packs, {report.rows} rows, {human_bytes(report.checked_bytes)}",
+    )
+    if report.damaged:
+        count = sum(finding.damage for finding in report.findings)
+        raise DamagedError(f"{session.root}: {count} damaged; all else is readable")

@@ -1,0 +1,44 @@
+"""`timefs mount`: the history as a drive."""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from timefs.cli.session import Session, pass_session
+from timefs.mount.background import mount_background
+from timefs.mount.mounting import mount_foreground
+from timefs.times import Names
+from timefs.timetree import TimeTree
+from timefs.tree import Folder
+
+
+@click.command(short_help="show the history as a drive")
+@click.argument("folder", metavar="DIR")
+@click.option("--foreground", is_flag=True, help="Serve until unmounted or interrupted.")
+@click.option("--names", type=click.Choice([names.value for names in Names]))
+@click.option("--allow-other", is_flag=True, help="Let other users in too.")
+@pass_session
+def mount(
+    session: Session, folder: str, foreground: bool, names: str | None, allow_other: bool
+) -> None:
+    """Mount the history at the empty directory DIR, in the background unless told otherwise."""
+    mountpoint = Path(folder).absolute()
+    session.open().close()  # whatever is wrong with the repository is said here, not in a log
+    spelling = Names(names or session.config.names)
+    root, cache = session.root, session.cache.absolute() if session.cache else None
+    absolute = Session(root, cache, session.json, session.config)
+
+    @contextmanager
+    def open_root() -> Generator[Folder]:
+        yield TimeTree(absolute.open(), names=spelling).root
+
+    if foreground:
+        sys.exit(mount_foreground(open_root, mountpoint, root, allow_other=allow_other))
+    log_path = absolute.open().cache / "mount.log"
+    mount_background(open_root, mountpoint, root, log_path=log_path, allow_other=allow_other)
+    session.show(
+        {"mountpoint": str(mountpoint)}, f"{mountpoint}: mounted; `timefs unmount` ends it"
+    )

@@ -1,0 +1,20 @@
+"""`timefs rebuild`: make index and catalog again from the packs."""
+
+import click
+
+from store.catalog import Catalog
+from timefs.cli.session import Session, pass_session
+
+
+@click.command(short_help="make index and catalog again from the packs")
+@pass_session
+def rebuild(session: Session) -> None:
+    """Throw index and catalog away and make them again from the packs."""
+    repository = session.open()
+    repository.index.erase()
+    repository.index.follow(repository.reader)
+    catalog = Catalog(repository.root / "catalog", repository.index, repository.reader)
+    catalog.erase()
+    catalog.follow()
+    machines = repository.machines()
+    session.show({"machines": len(machines)}, f"rebuilt: {len(machines)} machines")
