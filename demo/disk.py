@@ -49,12 +49,11 @@ def page(seed: int) -> bytes:
 
 def fill(volume: Path) -> None:
     """What generation 0 holds."""
-    count = total = 0
-    for path in system_files():
+    total = 0
+    for count, path in enumerate(system_files()):
         target = volume / "Data" / path.relative_to("/usr")
         target.parent.mkdir(parents=True, exist_ok=True)
         total += target.write_bytes(path.read_bytes())
-        count += 1
         if count == FILES or total > FILES_BYTES:
             break
     (volume / "sql").mkdir()
