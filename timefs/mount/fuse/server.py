@@ -76,10 +76,15 @@ class Server:
             self._threads.append(thread)
             thread.start()
 
-    def wait(self) -> None:
-        """Return when the mount is gone."""
+    @property
+    def serving(self) -> bool:
+        """Whether the mount still is there."""
+        return not self._threads or any(thread.is_alive() for thread in self._threads)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when the mount is gone, or when each thread had that many seconds to end."""
         for thread in self._threads:
-            thread.join()
+            thread.join(seconds)
 
     def _clone(self) -> int:
         """A further descriptor of the same mount; the kernel allows it after INIT only."""

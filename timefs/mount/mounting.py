@@ -1,0 +1,149 @@
+"""Mounting: what the command line calls to show a tree at a folder and to take it away.
+
+Defined here and only here: `mounted`, `mount_foreground` and `unmount`; `mount_background` is in
+timefs.mount.background. Call from the main thread, except `mounted`, which any thread may use.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from store.errors import BusyError, NotFoundError, UsageError
+from timefs.mount.core import FileSystem
+from timefs.mount.fuse.mounting import attach, detach
+from timefs.mount.fuse.server import Server
+from timefs.mount.points import FILE_SYSTEM_TYPE, absolute, check_mountpoint, mount_at
+from timefs.tree import Folder
+
+OpenRoot = Callable[[], AbstractContextManager[Folder]]
+"""Opens what is to be shown; called in the process that serves, and left when that ends."""
+
+INTERRUPTED: Final = 130
+"""Exit code after SIGINT."""
+
+_LEAVE_SECONDS: Final = 1.0
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class StoppedError(Exception):
+    """A signal asks the serving process to end; never leaves this module."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = INTERRUPTED if number == signal.SIGINT else 0
+
+
+def threads_default() -> int:
+    """Threads that serve a mount of a local store."""
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+@contextmanager
+def mounted(
+    root: Folder, mountpoint: Path, *, threads: int | None = None, allow_other: bool = False
+) -> Generator[Server, None, None]:
+    """Show `root` at a folder as long as the block runs, or until somebody unmounts it.
+
+    Raises:
+        TimefsError: it cannot be mounted.
+    """
+    mountpoint = absolute(mountpoint)
+    device = attach(mountpoint, allow_other=allow_other)
+    server = Server(device, FileSystem(root), threads or threads_default())
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.serving:
+            _leave(mountpoint)
+        server.wait(_LEAVE_SECONDS)
+
+
+def _leave(mountpoint: Path) -> None:
+    """Unmount; who still uses the mount gets errors once this process has ended."""
+    with suppress(NotFoundError):
+        try:
+            detach(mountpoint)
+        except BusyError:
+            detach(mountpoint, lazily=True)
+
+
+def mount_foreground(
+    open_root: OpenRoot,
+    mountpoint: Path,
+    repository: Path,
+    *,
+    allow_other: bool = False,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Mount and serve until unmounted or signalled; answers the exit code.
+
+    `ready` is called when the mount answers.
+
+    Raises:
+        TimefsError: it cannot be mounted.
+    """
+    check_mountpoint(mountpoint, repository)
+    with _signals_held(), open_root() as root:
+        try:
+            with mounted(root, mountpoint, allow_other=allow_other) as server:
+                ready()
+                _wait(server)
+        except StoppedError as stopped:
+            return stopped.exit_code
+    return 0
+
+
+def unmount(mountpoint: Path) -> None:
+    """Take a mount of ours away, alive or dead.
+
+    Raises:
+        NotFoundError: nothing is mounted there.
+        UsageError: what is mounted there is not ours.
+        BusyError: it is in use.
+        DeniedError: it is another user's.
+    """
+    mount = mount_at(absolute(mountpoint))
+    if mount is None:
+        raise NotFoundError(f"{mountpoint}: cannot unmount: nothing is mounted there")
+    if mount.file_system_type != FILE_SYSTEM_TYPE:
+        raise UsageError(
+            f"{mountpoint}: cannot unmount: expected a mount of timefs, "
+            f"got one of {mount.file_system_type}"
+        )
+    detach(mount.path)
+
+
+@contextmanager
+def _signals_held() -> Generator[None, None, None]:
+    """Keep signals for `_wait`: one that ended us half way would leave a dead mount behind."""
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        for number in _STOP_SIGNALS:
+            signal.signal(number, _stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _wait(server: Server) -> None:
+    """Wait for the end of the mount, or for a signal."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        server.wait()
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """End `_wait`; a second signal must not end the clean-up."""
+    for ignored in _STOP_SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
+    raise StoppedError(number)
