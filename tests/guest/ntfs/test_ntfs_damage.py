@@ -74,14 +74,40 @@ def test_a_torn_index_block_is_an_error_and_never_an_absent_name(patient: Patien
         assert number < 70
 
 
+def reverse_digits(upcase: bytearray) -> None:
+    upcase[2 * ord("0") : 2 * ord("9") + 2] = "9876543210".encode("utf-16-le")
+
+
 def test_names_out_of_order_are_found_all_the_same(patient: Patient) -> None:
-    upcase, _ = patient.attribute(10, DATA)
-    names = [name for name, _ in folder(patient.node("many")).entries()]
-    patient.edit_record(10, lambda data: data.__setitem__(upcase, 0x90))
+    patient.edit_value(10, DATA, reverse_digits)
     many = folder(patient.node("many"))
-    assert [many.lookup(name).identity for name in names]
+    for name, node in many.entries():
+        assert many.lookup(name).identity == node.identity
     with pytest.raises(NotFoundError):
         many.lookup(b"absent")
+
+
+def test_a_damaged_upcase_table_hides_no_name(patient: Patient) -> None:
+    patient.content[patient.place(10) + STRIDE - 1] ^= 1
+    many = folder(patient.node("many"))
+    for name, node in many.entries():
+        assert many.lookup(name).identity == node.identity
+
+
+def test_an_index_block_in_anothers_place_is_corrupt(patient: Patient) -> None:
+    first, second, *_ = patient.blocks(patient.number("many"))
+    patient.content[first : first + 4096] = patient.content[second : second + 4096]
+    with pytest.raises(CorruptError, match="it says it is block"):
+        list(folder(patient.node("many")).entries())
+
+
+def test_runs_that_end_before_the_data_are_corrupt(patient: Patient) -> None:
+    number = patient.number("data")
+    at, _ = patient.attribute(number, DATA)
+    sizes = struct.pack("<qq", 1 << 20, 1 << 20)
+    patient.edit_record(number, lambda data: data.__setitem__(slice(at + 40, at + 56), sizes))
+    with pytest.raises(CorruptError, match="expected runs for 1048576 bytes"):
+        content(patient.node("data"))
 
 
 def test_an_index_that_leads_back_to_itself_is_corrupt(patient: Patient) -> None:
@@ -158,8 +184,8 @@ def test_a_list_that_leads_to_itself_ends(patient: Patient, kind: int) -> None:
         content(patient.node("pieces"))
 
 
-def test_a_damaged_further_record_hurts_only_what_it_holds(patient: Patient) -> None:
-    number = patient.number("pieces")
+def further_records(patient: Patient) -> list[int]:
+    """The records, beside its first, that hold the data of the file in pieces."""
     holders: list[int] = []
 
     def note(value: bytearray) -> None:
@@ -169,8 +195,20 @@ def test_a_damaged_further_record_hurts_only_what_it_holds(patient: Patient) -> 
             if kind == DATA and struct.unpack_from("<Q", value, place + 8)[0]
         )
 
-    patient.edit_value(number, ATTRIBUTE_LIST, note)
-    patient.content[patient.place(holders[-1]) + STRIDE - 1] ^= 1
+    patient.edit_value(patient.number("pieces"), ATTRIBUTE_LIST, note)
+    return holders
+
+
+def test_a_further_record_of_another_file_is_corrupt(patient: Patient) -> None:
+    other = patient.number("data")
+    last = further_records(patient)[-1]
+    patient.edit_record(last, lambda data: struct.pack_into("<I", data, 32, other))
+    with pytest.raises(CorruptError, match="expected to continue"):
+        content(patient.node("pieces"))
+
+
+def test_a_damaged_further_record_hurts_only_what_it_holds(patient: Patient) -> None:
+    patient.content[patient.place(further_records(patient)[-1]) + STRIDE - 1] ^= 1
     assert patient.node("pieces").attributes().size == 399 * 2048 + 1024
     with pytest.raises(CorruptError, match="torn"):
         content(patient.node("pieces"))

@@ -63,6 +63,30 @@ def test_reparse_points_are_refused_when_opened(tmp_path: Path) -> None:
                 _ = node.open() if isinstance(node, Leaf) else list(node.entries())
 
 
+def test_8_3_aliases_are_neither_shown_nor_counted(tmp_path: Path) -> None:
+    image = tmp_path / "volume"
+    format_volume(image, Recipe(size=8 << 20))
+    with mounted(image, "rw") as root:
+        for number in range(60):
+            path = root / f"a long name {number}"
+            path.write_bytes(b"%d" % number)
+            os.setxattr(path, "system.ntfs_dos_name", b"ALONGN%02d" % number)
+        (root / "a long folder name").mkdir()
+        os.setxattr(root / "a long folder name", "system.ntfs_dos_name", b"ALONGF~1")
+        (root / "a long folder name" / "inside").write_bytes(b"here")
+        (root / "another name").hardlink_to(root / "a long name 7")
+    with opened(image) as volume:
+        names = {name for name, _ in volume.root.entries()}
+        assert names == {b"a long name %d" % number for number in range(60)} | {
+            b"a long folder name", b"another name"}  # fmt: skip
+        assert leaf(volume, b"a long name 8").attributes().links == 1
+        assert leaf(volume, b"a long name 7").attributes().links == 2
+        assert whole(leaf(volume, b"a long folder name/inside").open()) == b"here"
+        for alias in (b"ALONGN08", b"ALONGF~1"):
+            with pytest.raises(NotFoundError):
+                volume.root.lookup(alias)
+
+
 def test_compressed_data_is_refused_and_its_size_known(tmp_path: Path) -> None:
     image = tmp_path / "volume"
     format_volume(image, Recipe(size=8 << 20))
