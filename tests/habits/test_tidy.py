@@ -51,7 +51,7 @@ def test_no_module_is_a_drawer_for_odds_and_ends():
 @pytest.mark.parametrize(
     "pattern",
     [
-        "TO" + "DO|FIX" + "ME|XX" + "X\\b",
+        "TO" + "DO|FIX" + "ME|\\bXX" + "X\\b",
         "https?://[^ ]*(simple|registry|mirror|proxy)",
         "/wo" + "rk/",
     ],

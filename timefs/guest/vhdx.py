@@ -1,0 +1,235 @@
+"""VHDX: fixed and dynamic virtual hard disks as images, the log replayed in memory.
+
+Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. Differencing
+disks are not supported yet. The block table is read as needed, so memory does not grow with the
+disk.
+
+Source: [MS-VHDX] 2.2 (headers, region table), 2.4 (BAT), 2.6 (metadata).
+"""
+
+import struct
+import uuid
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from store.errors import CorruptError, UnsupportedError
+from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from timefs.guest.vhdx_log import checked, replay
+
+SIGNATURE: Final = b"vhdxfile"
+MIB: Final = 1 << 20
+HEADER: Final = struct.Struct("<4sIQ16s16s16sHHIQ")
+HEADER_OFFSETS: Final = (64 << 10, 128 << 10)
+HEADER_BYTES: Final = 4096
+REGION_OFFSETS: Final = (192 << 10, 256 << 10)
+REGION_TABLE_BYTES: Final = 64 << 10
+REGION: Final = struct.Struct("<16sQII")
+METADATA: Final = struct.Struct("<16sIIII")
+ENTRIES_MAX: Final = 2047
+BLOCK_BYTES_MAX: Final = 256 * MIB
+DISK_BYTES_MAX: Final = 64 << 40
+HAS_PARENT: Final = 2
+REQUIRED: Final = 4
+
+
+def _guid(text: str) -> bytes:
+    return uuid.UUID(text).bytes_le
+
+
+BAT_REGION: Final = _guid("2dc27766-f623-4200-9d64-115e9bfd4a08")
+METADATA_REGION: Final = _guid("8b7ca206-4790-4b9a-b8fe-575f050f886e")
+FILE_PARAMETERS: Final = _guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
+DISK_SIZE: Final = _guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+SECTOR_SIZE: Final = _guid("8141bf1d-a96f-4709-ba47-f233a8faab5f")
+PHYSICAL_SECTOR_SIZE: Final = _guid("cda348c7-445d-4471-9cc9-e9885251c556")
+DISK_ID: Final = _guid("beca12ab-b2e6-4523-93ef-c309e000c746")
+PARENT_LOCATOR: Final = _guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
+KNOWN_ITEMS: Final = {
+    FILE_PARAMETERS,
+    DISK_SIZE,
+    SECTOR_SIZE,
+    PHYSICAL_SECTOR_SIZE,
+    DISK_ID,
+    PARENT_LOCATOR,
+}
+
+ZERO_STATES: Final = {0, 1, 2, 3}
+"""Not present, undefined, zero, unmapped: without a parent all read as zeros, as in qemu."""
+
+FULLY_PRESENT: Final = 6
+
+
+class Header(NamedTuple):
+    """The current header's fields that matter here."""
+
+    sequence: int
+    log_guid: bytes
+    log_length: int
+    log_offset: int
+
+
+class Region(NamedTuple):
+    """A region of the file."""
+
+    offset: int
+    length: int
+
+
+class Geometry(NamedTuple):
+    """What the metadata says."""
+
+    size: int
+    block_bytes: int
+    sector_bytes: int
+
+
+def open_vhdx(container: Image) -> Image:
+    """The disk of a VHDX file.
+
+    Raises:
+        CorruptError: the file contradicts the format, or its log cannot be replayed.
+        UnsupportedError: it needs a feature that is not decoded.
+    """
+    if container.read(0, 8) != SIGNATURE:
+        raise UnsupportedError("not a VHDX: there is no file identifier")
+    header = _current_header(container)
+    if any(header.log_guid):
+        container = replay(container, header.log_offset, header.log_length, header.log_guid)
+    regions = _regions(container)
+    geometry = _geometry(container, regions[METADATA_REGION])
+    return Vhdx(container, regions[BAT_REGION], geometry)
+
+
+def _current_header(container: Image) -> Header:
+    """Of the headers that are whole, the one with the higher sequence number."""
+    found: list[Header] = []
+    for offset in HEADER_OFFSETS:
+        content = container.read(offset, HEADER_BYTES)
+        if len(content) != HEADER_BYTES or content[:4] != b"head" or not checked(content):
+            continue
+        _, _, sequence, _, _, log_guid, _, version, log_length, log_offset = HEADER.unpack_from(
+            content
+        )
+        if version != 1:
+            raise UnsupportedError(f"VHDX: expected version 1, got {version}")
+        found.append(Header(sequence, log_guid, log_length, log_offset))
+    if not found:
+        raise CorruptError("VHDX: both headers are damaged: wrong signature or checksum")
+    return max(found)
+
+
+def _regions(container: Image) -> dict[bytes, Region]:
+    for offset in REGION_OFFSETS:
+        content = container.read(offset, REGION_TABLE_BYTES)
+        if len(content) == REGION_TABLE_BYTES and content[:4] == b"regi" and checked(content):
+            return _parse_regions(content, container.size)
+    raise CorruptError("VHDX: both region tables are damaged: wrong signature or checksum")
+
+
+def _parse_regions(content: bytes, file_bytes: int) -> dict[bytes, Region]:
+    count = int.from_bytes(content[8:12], "little")
+    if count > ENTRIES_MAX:
+        raise CorruptError(f"VHDX region table: expected at most {ENTRIES_MAX}, got {count}")
+    regions: dict[bytes, Region] = {}
+    for number in range(count):
+        guid, offset, length, required = REGION.unpack_from(content, 16 + number * REGION.size)
+        if guid in (BAT_REGION, METADATA_REGION):
+            if offset % MIB or offset + length > file_bytes:
+                raise CorruptError(
+                    f"VHDX region {number}: expected it within the file's {file_bytes} bytes, "
+                    f"got {offset} + {length}; the file is cut short"
+                )
+            regions[guid] = Region(offset, length)
+        elif required & 1:
+            raise UnsupportedError(f"VHDX: unknown required region {uuid.UUID(bytes_le=guid)}")
+    for guid, name in ((BAT_REGION, "block table"), (METADATA_REGION, "metadata")):
+        if guid not in regions:
+            raise CorruptError(f"VHDX region table: there is no {name} region")
+    return regions
+
+
+def _geometry(container: Image, region: Region) -> Geometry:
+    items = _metadata(container, region)
+    for guid, name in ((FILE_PARAMETERS, "file parameters"), (DISK_SIZE, "disk size")):
+        if guid not in items:
+            raise CorruptError(f"VHDX metadata: there is no {name}")
+    if SECTOR_SIZE not in items:
+        raise CorruptError("VHDX metadata: there is no sector size")
+    block_bytes, flags = struct.unpack_from("<II", items[FILE_PARAMETERS].ljust(8, b"\0"))
+    size = int.from_bytes(items[DISK_SIZE][:8], "little")
+    sector_bytes = int.from_bytes(items[SECTOR_SIZE][:4], "little")
+    if flags & HAS_PARENT:
+        raise UnsupportedError("VHDX: it is a differencing disk; its parent would be needed")
+    if not MIB <= block_bytes <= BLOCK_BYTES_MAX or block_bytes & (block_bytes - 1):
+        raise CorruptError(f"VHDX: block size: expected a power of two, got {block_bytes}")
+    if sector_bytes not in (512, 4096):
+        raise CorruptError(f"VHDX: sector size: expected 512 or 4096, got {sector_bytes}")
+    if not 0 < size <= DISK_BYTES_MAX or size % sector_bytes:
+        raise CorruptError(f"VHDX: disk size: expected whole sectors up to 64 TiB, got {size}")
+    return Geometry(size, block_bytes, sector_bytes)
+
+
+def _metadata(container: Image, region: Region) -> dict[bytes, bytes]:
+    table = read_exactly(container, region.offset, REGION_TABLE_BYTES, "VHDX metadata table")
+    if table[:8] != b"metadata":
+        raise CorruptError(f"VHDX metadata table: expected its signature, got {table[:8]!r}")
+    count = int.from_bytes(table[10:12], "little")
+    if count > ENTRIES_MAX:
+        raise CorruptError(f"VHDX metadata table: expected at most {ENTRIES_MAX}, got {count}")
+    items: dict[bytes, bytes] = {}
+    for number in range(count):
+        guid, offset, length, flags, _ = METADATA.unpack_from(table, 32 + number * METADATA.size)
+        if guid not in KNOWN_ITEMS:
+            if flags & REQUIRED:
+                raise UnsupportedError(f"VHDX: unknown required item {uuid.UUID(bytes_le=guid)}")
+            continue
+        if offset + length > region.length or length > MIB:
+            raise CorruptError(f"VHDX metadata item {number}: it ends beyond its region")
+        items[guid] = read_exactly(
+            container, region.offset + offset, length, f"VHDX metadata item {number}"
+        )
+    return items
+
+
+class Vhdx(MappedImage):
+    """The disk: blocks where the table says, zeros where it says so."""
+
+    def __init__(self, container: Image, bat: Region, geometry: Geometry) -> None:
+        super().__init__(geometry.size)
+        self._container = container
+        self._bat = bat
+        self._block_bytes = geometry.block_bytes
+        self._chunk_blocks = (geometry.sector_bytes << 23) // geometry.block_bytes
+        blocks = -(-geometry.size // geometry.block_bytes)
+        entries = blocks + (blocks - 1) // self._chunk_blocks
+        if entries * 8 > bat.length:
+            raise CorruptError(
+                f"VHDX block table: expected {entries} entries, the region has {bat.length // 8}"
+            )
+
+    def map(self, offset: int, length: int) -> Iterator[Extent]:
+        first = offset // self._block_bytes
+        end = -(-(offset + length) // self._block_bytes)
+        for block in range(first, end):
+            yield self._block(block)
+
+    def _block(self, block: int) -> Extent:
+        """The extent of a whole block; a sector bitmap's entry follows each chunk of blocks."""
+        index = block + block // self._chunk_blocks
+        content = read_exactly(
+            self._container, self._bat.offset + index * 8, 8, f"VHDX block table entry {index}"
+        )
+        entry = int.from_bytes(content, "little")
+        state, place = entry & 7, (entry >> 20) * MIB
+        start = block * self._block_bytes
+        length = min(self._block_bytes, self.size - start)
+        if state in ZERO_STATES:
+            return Extent(start, length, ExtentKind.ZERO, None, 0)
+        if state != FULLY_PRESENT:
+            raise CorruptError(f"VHDX block {block}: expected a state of 0 to 3 or 6, got {state}")
+        if place < MIB or place + length > self._container.size:
+            raise CorruptError(
+                f"VHDX block {block}: expected it within the file's {self._container.size} bytes, "
+                f"got {place} + {length}; the file is cut short or its table damaged"
+            )
+        return Extent(start, length, ExtentKind.DATA, self._container, place)
