@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from store.errors import CorruptError, DamagedError
-from tests.mount.memory_tree import (
+from tests.timetree.memory_tree import (
     TIME_NS,
     FailingFolder,
     FailingImage,

@@ -1,11 +1,22 @@
-"""What one instant's folder shows: captured files, and what is inside those that are disks."""
+"""What one instant's folder shows: captured files, and what is inside those that are disks.
+
+Defined here and only here: `InstantView` and the rule of its names. Used by the folder of an
+instant. Thread-safe.
+
+A captured file's own name always wins. A disk `disk.vhdx` is shown as `disk/` (its volume),
+`disk.d/` (its partitions) and `disk.raw` (looked up, not listed). Where a captured file has that
+name, or two disks have one stem, the full name serves instead: `disk.vhdx.d/` and `disk.vhdx.raw`,
+which can always be looked up; `disk/` is then not there.
+"""
 
 from collections.abc import Iterator
 from stat import S_IFREG
 
-from store.errors import NotFoundError
+from store.errors import NotFoundError, TimefsError
 from store.history import Instant
 from store.image import Image
+from timefs.timetree.disks import Form
+from timefs.timetree.guest import guest_folder
 from timefs.timetree.opened import Captured, Opened
 from timefs.tree import Attributes, Entry, Leaf, Node
 
@@ -20,6 +31,12 @@ def machine_name(name: bytes) -> str:
     return name.decode(errors="surrogateescape")
 
 
+def stem(name: bytes) -> bytes:
+    """A name without its suffix: all before the last dot, unless nothing is."""
+    before, _, _ = name.rpartition(b".")
+    return before if before.strip(b".") else name
+
+
 class CapturedFile(Leaf):
     """A captured file, byte for byte."""
 
@@ -32,11 +49,31 @@ class CapturedFile(Leaf):
         return self._captured.identity
 
     def attributes(self) -> Attributes:
-        _, _, _, size, time_ns, *_ = self._captured.state
-        return Attributes(S_IFREG | 0o444, size, size, 1, time_ns, time_ns, time_ns, time_ns)
+        return self._attributes(self._captured.state.size)
+
+    def _attributes(self, size: int) -> Attributes:
+        """A disk takes at most what its container takes, so that copies of it stay sparse."""
+        time_ns = self._captured.state.changed_ns
+        allocated_bytes = min(size, self._captured.state.size)
+        times = (time_ns, time_ns, time_ns, time_ns)
+        return Attributes(S_IFREG | 0o444, size, allocated_bytes, 1, *times)
 
     def open(self) -> Image:
         return self._opened.image(self._captured)
+
+
+class RawDisk(CapturedFile):
+    """The decoded disk of a container."""
+
+    @property
+    def identity(self) -> bytes:
+        return self._captured.identity + b"\0RAW"
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self.open().size)
+
+    def open(self) -> Image:
+        return self._opened.disk(self._captured)
 
 
 class InstantView:
@@ -45,15 +82,69 @@ class InstantView:
     def __init__(self, opened: Opened, instant: Instant) -> None:
         self._opened = opened
         self._captured = {file_name(each.state.name): each for each in opened.files(instant)}
+        self._by_stem: dict[bytes, list[Captured]] = {}
+        for name, captured in self._captured.items():
+            self._by_stem.setdefault(stem(name), []).append(captured)
 
     def lookup(self, name: bytes) -> Node:
-        """The node of a name, listed or not."""
-        captured = self._captured.get(name)
-        if captured is None:
+        """The node of a name, listed or not.
+
+        Raises:
+            NotFoundError: there is none.
+            TimefsError: a captured file that may be meant cannot be read.
+        """
+        if name in self._captured:
+            return CapturedFile(self._opened, self._captured[name])
+        found = self._disk_of(name)
+        if found is None:
             raise NotFoundError(f"{name!a}: no such file at this instant")
-        return CapturedFile(self._opened, captured)
+        captured, form = found
+        if form is not Form.RAW:
+            return guest_folder(self._opened, captured, form)
+        is_container = self._opened.disk(captured) is not self._opened.image(captured)
+        return (RawDisk if is_container else CapturedFile)(self._opened, captured)
 
     def entries(self) -> Iterator[Entry]:
-        """What a listing shows."""
+        """What a listing shows; a file that cannot be read hides only what is inside it."""
         for name, captured in self._captured.items():
             yield Entry(name, CapturedFile(self._opened, captured))
+            try:
+                shown = self._shown(name, captured)
+            except TimefsError:
+                continue
+            for shown_name, form in shown:
+                yield Entry(shown_name, guest_folder(self._opened, captured, form))
+
+    def _shown(self, name: bytes, captured: Captured) -> list[tuple[bytes, Form]]:
+        """The names by which a captured file's inside is listed: one for each form it has."""
+        if not self._opened.nature(captured).has_volumes:
+            return []
+        shown: list[tuple[bytes, Form]] = []
+        for form in (Form.VOLUME, Form.PARTITIONS):
+            for base in (stem(name), name):
+                if self._disk_of(base + form.value) == (captured, form):
+                    shown.append((base + form.value, form))
+                    break
+        return shown
+
+    def _disk_of(self, name: bytes) -> tuple[Captured, Form] | None:
+        """Which disk a name shows, and how."""
+        if name in self._captured:
+            return None
+        for form in Form:
+            if not name.endswith(form.value):
+                continue
+            captured = self._owner(name.removesuffix(form.value), form)
+            if captured is not None:
+                return captured, form
+        return None
+
+    def _owner(self, base: bytes, form: Form) -> Captured | None:
+        """The disk that has `base` as its stem alone, or as its full name."""
+        disks = [each for each in self._by_stem.get(base, []) if self._opened.nature(each).is_disk]
+        named = self._captured.get(base)
+        if len(disks) != 1 and named is not None and form is not Form.VOLUME:
+            disks = [named] if self._opened.nature(named).is_disk else []
+        if len(disks) != 1:
+            return None
+        return disks[0] if form is Form.RAW or self._opened.nature(disks[0]).has_volumes else None

@@ -1,18 +1,26 @@
 """Opened: the images, disks and volumes that a time tree has open.
 
-Defined here and only here: `Opened`, `Captured` and what detection said of a file. Used by the
-nodes of the time tree, which hold no bytes themselves, so that memory is bounded by these caches
-however many instants are looked at. Thread-safe. What a reader holds stays open for it after it has
-left a cache.
+Defined here and only here: `Opened`, `Captured`, `Guest` and `Nature`. Used by the nodes of the
+time tree, which hold no bytes themselves, so that memory is bounded by these caches however many
+instants are looked at. Thread-safe. What a reader holds stays open for it after it has left a
+cache.
 """
 
 from typing import Final, NamedTuple
 
-from store.history import FileState, History, Instant
+from store.errors import CorruptError, UnsupportedError
+from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from timefs.timetree.cache import Cache
+from timefs.timetree.disks import DiskParsers, Form
+from timefs.tree import Folder, Node
 
 IMAGES_MAX: Final = 64
+DISKS_MAX: Final = 32
+GUESTS_MAX: Final = 32
+GUEST_NODES_MAX: Final = 4096
+"""Of each volume that is open."""
+
 NATURES_MAX: Final = 16384
 
 
@@ -31,12 +39,31 @@ class Captured(NamedTuple):
         return b"file\0%b\0%d:%d:%d" % (machine, *changed)
 
 
+class Nature(NamedTuple):
+    """What a captured file is."""
+
+    is_disk: bool
+    has_volumes: bool
+
+
+class Guest:
+    """An opened disk's folder and those of its nodes that were met lately, by identity."""
+
+    def __init__(self, root: Folder) -> None:
+        self.root = root
+        self.nodes: Cache[bytes, Node] = Cache(GUEST_NODES_MAX)
+
+
 class Opened:
     """The bounded caches of one time tree, by identity."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, parsers: DiskParsers) -> None:
         self._history = history
+        self._parsers = parsers
         self._images: Cache[bytes, Image] = Cache(IMAGES_MAX)
+        self._disks: Cache[bytes, Image] = Cache(DISKS_MAX)
+        self._guests: Cache[tuple[bytes, Form], Guest] = Cache(GUESTS_MAX)
+        self._natures: Cache[bytes, Nature] = Cache(NATURES_MAX)
 
     def files(self, instant: Instant) -> list[Captured]:
         """The captured files of an instant."""
@@ -46,3 +73,36 @@ class Opened:
         """The captured file's bytes."""
         instant, state = captured
         return self._images.made(captured.identity, lambda: self._history.open(instant, state))
+
+    def disk(self, captured: Captured) -> Image:
+        """The disk in the captured file: of a container its content, else the file itself."""
+        image = self.image(captured)
+        if captured.state.kind is FileKind.DISK:
+            return image
+        return self._disks.made(captured.identity, lambda: self._parsers.decode(image))
+
+    def nature(self, captured: Captured) -> Nature:
+        """What the captured file is; a disk that cannot be decoded has volumes, which then fail."""
+        return self._natures.made(captured.identity, lambda: self._nature(captured))
+
+    def _nature(self, captured: Captured) -> Nature:
+        is_disk = captured.state.kind is FileKind.DISK
+        if captured.state.size == 0:
+            return Nature(is_disk, has_volumes=False)
+        try:
+            disk = self.disk(captured)
+            has_volumes = self._parsers.has_volumes(disk)
+        except (CorruptError, UnsupportedError):
+            return Nature(is_disk=True, has_volumes=True)
+        is_disk = is_disk or has_volumes or disk is not self.image(captured)
+        return Nature(is_disk, has_volumes)
+
+    def guest(self, captured: Captured, form: Form) -> Guest:
+        """The folder of a disk in one of its forms."""
+        key = (captured.identity, form)
+        return self._guests.made(key, lambda: Guest(self._guest_root(captured, form)))
+
+    def _guest_root(self, captured: Captured, form: Form) -> Folder:
+        parsers = self._parsers
+        opens = parsers.volume_folder if form is Form.VOLUME else parsers.partitions_folder
+        return opens(self.disk(captured), captured.identity, captured.state.changed_ns)

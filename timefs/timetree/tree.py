@@ -13,6 +13,7 @@ from store.errors import NotFoundError
 from store.history import History, Instant
 from timefs.times import LATEST, Asked, Meaning, Names, parse, spell
 from timefs.timetree.cache import Cache
+from timefs.timetree.disks import NO_DISKS, DiskParsers
 from timefs.timetree.instant import InstantView, file_name, machine_name
 from timefs.timetree.listing import listed_names
 from timefs.timetree.opened import Opened
@@ -39,10 +40,15 @@ def folder_attributes(time_ns: int) -> Attributes:
 class TimeTree:
     """A repository's history as a tree of names; holds the caches that its nodes share."""
 
-    def __init__(self, history: History, names: Names = Names.COLONS) -> None:
+    def __init__(
+        self,
+        history: History,
+        names: Names = Names.COLONS,
+        parsers: DiskParsers = NO_DISKS,
+    ) -> None:
         self.history = history
         self.names = names
-        self.opened = Opened(history)
+        self.opened = Opened(history, parsers)
         self.views: Cache[bytes, InstantView] = Cache(VIEWS_MAX)
 
     @property

@@ -1,0 +1,51 @@
+"""A disk format of one line, for tests of the tree above it.
+
+`TOY:` + disk is a container; a disk `FS:name=text,name=text` has one volume of those files, with a
+folder `deep/` of the same.
+"""
+
+from collections import Counter
+
+from store.errors import CorruptError, UnsupportedError
+from store.image import BytesImage, Image
+from tests.timetree.memory_tree import MemoryFile, MemoryFolder, MemoryLink
+from timefs.timetree.disks import DiskParsers
+from timefs.tree import Folder, Node
+
+asked: Counter[str] = Counter()
+
+
+def decode(container: Image) -> Image:
+    magic = container.read(0, 4)
+    if magic == b"BAD:":
+        raise CorruptError("toy disk: expected sense, got none")
+    if magic == b"NEW:":
+        raise UnsupportedError("toy disk: version 2 is not decoded")
+    return BytesImage(container.read(4, container.size)) if magic == b"TOY:" else container
+
+
+def has_volumes(disk: Image) -> bool:
+    return disk.read(0, 3) == b"FS:"
+
+
+def volume_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
+    del time_ns
+    asked["volume"] += 1
+    nodes: dict[bytes, Node] = {}
+    for pair in disk.read(3, disk.size).split(b","):
+        name, _, text = pair.partition(b"=")
+        nodes[name] = MemoryFile(identity + b"/" + name, text)
+    links = {
+        b"in": MemoryLink(identity + b"/in", b"../a"),
+        b"out": MemoryLink(identity, b"../../a"),
+    }
+    links[b"root"] = MemoryLink(identity + b"/root", b"/etc/passwd")
+    nodes[b"deep"] = MemoryFolder(identity + b"/deep", {**nodes, **links})
+    return MemoryFolder(identity + b"/", nodes)
+
+
+def partitions_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
+    return MemoryFolder(identity + b"/d", {b"p1-DATA": volume_folder(disk, identity, time_ns)})
+
+
+TOY_DISKS = DiskParsers(decode, has_volumes, volume_folder, partitions_folder)

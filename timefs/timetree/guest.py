@@ -1,0 +1,148 @@
+"""The nodes inside a captured disk, as light stand-ins for those of the parsers.
+
+Defined here and only here: `guest_folder` and the stand-ins. Used by an instant's folder.
+Thread-safe. The kernel may hold very many nodes for long; a stand-in knows only the way to its
+node, so that a volume can be closed and opened again beneath it. Its identity, which does not
+change, proves that the node found again is the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from stat import S_IFDIR
+from typing import NamedTuple
+
+from store.errors import CorruptError, DeniedError
+from store.image import Image
+from timefs.timetree.disks import Form
+from timefs.timetree.opened import Captured, Guest, Opened
+from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
+
+
+class Place(NamedTuple):
+    """Which disk, and how it is shown."""
+
+    opened: Opened
+    captured: Captured
+    form: Form
+
+    def guest(self) -> Guest:
+        """The disk's folder, opened if it is not."""
+        return self.opened.guest(self.captured, self.form)
+
+
+class GuestNode(Node):
+    """Stands for a node that is found again by its name below its parent."""
+
+    def __init__(
+        self, place: Place, parent: "GuestFolder | None", name: bytes, identity: bytes
+    ) -> None:
+        self._place = place
+        self.parent = parent
+        self._name = name
+        self._identity = identity
+
+    @property
+    def identity(self) -> bytes:
+        return self._identity
+
+    def attributes(self) -> Attributes:
+        return self._node().attributes()
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        return self._node().xattrs()
+
+    def _node(self) -> Node:
+        """The node stood for: one met lately, or reached from the nearest such parent."""
+        guest = self._place.guest()
+        missing: list[GuestNode] = []
+        stand_in = self
+        node: Node | None = None
+        while stand_in.parent is not None:
+            node = guest.nodes.get(stand_in.identity)
+            if node is not None:
+                break
+            missing.append(stand_in)
+            stand_in = stand_in.parent
+        node = node or guest.root
+        for stand_in in reversed(missing):
+            node = stand_in.found_again(node)
+            guest.nodes.put(stand_in.identity, node)
+        return node
+
+    def found_again(self, parent: Node) -> Node:
+        """The node stood for, below its parent's node."""
+        node = parent.lookup(self._name) if isinstance(parent, Folder) else None
+        if node is None or node.identity != self._identity:
+            raise CorruptError(f"{self._name!a}: expected the same node as before, got another")
+        return node
+
+
+class GuestFolder(GuestNode, Folder):
+    """A folder of a guest's volume, or the folder of the disk itself."""
+
+    def attributes(self) -> Attributes:
+        if self.parent is not None:
+            return self._node().attributes()
+        time_ns = self._place.captured.state.changed_ns  # without opening the disk
+        return Attributes(S_IFDIR | 0o555, 0, 0, 2, time_ns, time_ns, time_ns, time_ns)
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        return {} if self.parent is None else self._node().xattrs()
+
+    def lookup(self, name: bytes) -> Node:
+        return self._stand_in(name, self._folder().lookup(name))
+
+    def entries(self) -> Iterator[Entry]:
+        for name, node in self._folder().entries():
+            yield Entry(name, self._stand_in(name, node))
+
+    def _folder(self) -> Folder:
+        folder = self._node()
+        if not isinstance(folder, Folder):
+            raise CorruptError(f"{self._name!a}: expected a folder as before")
+        return folder
+
+    def _stand_in(self, name: bytes, node: Node) -> Node:
+        identity = node.identity
+        self._place.guest().nodes.put(identity, node)
+        kind = GuestFolder if isinstance(node, Folder) else GuestFile
+        kind = GuestLink if isinstance(node, Link) else kind
+        return kind(self._place, self, name, identity)
+
+    def depth(self) -> int:
+        """How many folders lie above, within the disk."""
+        folder, depth = self.parent, 0
+        while folder is not None:
+            folder, depth = folder.parent, depth + 1
+        return depth
+
+
+class GuestFile(GuestNode, Leaf):
+    """A guest file."""
+
+    def open(self) -> Image:
+        node = self._node()
+        if not isinstance(node, Leaf):
+            raise CorruptError(f"{self._name!a}: expected a file as before")
+        return node.open()
+
+
+class GuestLink(GuestNode, Link):
+    """A symbolic link of a guest; one that leads out of its disk is not given to anybody."""
+
+    def target(self) -> bytes:
+        node = self._node()
+        if not isinstance(node, Link):
+            raise CorruptError(f"{self._name!a}: expected a link as before")
+        target = node.target()
+        room = self.parent.depth() if self.parent is not None else 0
+        for part in target.split(b"/"):
+            room += -1 if part == b".." else part not in (b"", b".")
+            if room < 0 or target.startswith(b"/"):
+                raise DeniedError(f"{self._name!a}: a link out of its volume, to {target!a}")
+        return target
+
+
+def guest_folder(opened: Opened, captured: Captured, form: Form) -> Folder:
+    """The folder that shows a disk; nothing is opened yet."""
+    identity = captured.identity + b"\0" + form.name.encode()
+    return GuestFolder(Place(opened, captured, form), None, b"", identity)
