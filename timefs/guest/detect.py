@@ -48,7 +48,7 @@ def decode(container: Image) -> Image:
     """
     if container.read(0, 8) == vhdx.SIGNATURE:
         return vhdx.open_vhdx(container)
-    if vhd.find_footer(container) is not None:
+    if vhd.is_vhd(container):
         return vhd.open_vhd(container)
     for offset, magic, name in _CONTAINERS:
         if container.read(offset, len(magic)) == magic:

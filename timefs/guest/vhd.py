@@ -80,6 +80,19 @@ def _check_sum(content: bytes, at: int, what: str) -> None:
         raise CorruptError(f"{what}: checksum: expected {expected:08x}, got {got:08x}")
 
 
+def is_vhd(container: Image) -> bool:
+    """Whether a file is a VHD.
+
+    A footer that ends a file shorter than its own fixed disk is left over from another file: a VHD
+    that was cut short would have lost the footer first.
+
+    Raises:
+        CorruptError: it is one by its footers, and none is whole.
+    """
+    footer = find_footer(container)
+    return footer is not None and (footer.type != FIXED or footer.size < container.size)
+
+
 def open_vhd(container: Image) -> Image:
     """The disk of a VHD file.
 

@@ -51,7 +51,8 @@ class Patch(NamedTuple):
 def checked(content: bytes) -> bool:
     """Whether the CRC-32C at byte 4 is that of the content with the CRC as zeros."""
     expected = int.from_bytes(content[4:8], "little")
-    return bool(_crc32c(content[:4] + bytes(4) + content[8:]) == expected)
+    got = int(_crc32c(content[:4] + bytes(4) + content[8:]))  # pyright: ignore[reportUnknownArgumentType]
+    return got == expected
 
 
 class _Log:

@@ -23,10 +23,10 @@ from timefs.guest.ntfs.record import (
 )
 from timefs.guest.ntfs.stream import Runs, Stream, open_pieces
 
-BATCH_BYTES: Final = 16 << 10
+BATCH_BYTES: Final = 4 << 10
 """The table is read in pieces of this size: neighbours are usually wanted together."""
 
-BATCHES_MAX: Final = 64
+BATCHES_MAX: Final = 1024
 RECORDS_MAX: Final = 512
 """Batches and parsed records that are kept."""
 
