@@ -11,7 +11,6 @@ from timefs.cli.session import Session, pass_session
 from timefs.mount.background import mount_background
 from timefs.mount.mounting import mount_foreground
 from timefs.times import Names
-from timefs.timetree import TimeTree
 from timefs.tree import Folder
 
 
@@ -33,7 +32,7 @@ def mount(
 
     @contextmanager
     def open_root() -> Generator[Folder]:
-        yield TimeTree(absolute.open(), names=spelling).root
+        yield absolute.tree(absolute.open(), spelling).root
 
     if foreground:
         sys.exit(mount_foreground(open_root, mountpoint, root, allow_other=allow_other))

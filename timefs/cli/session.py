@@ -56,6 +56,10 @@ class Session:
         """One result: a JSON object a line, or text for a person."""
         click.echo(json.dumps(record) if self.json else text)
 
+    def tree(self, repository: Repository, names: Names = Names.COLONS) -> TimeTree:
+        """The repository's history as a tree."""
+        return TimeTree(repository, names)
+
     def node(self, repository: Repository, path: str) -> Node:
         """The node at a path of the mount.
 
@@ -64,7 +68,7 @@ class Session:
         """
         names = [name for name in path.encode(errors="surrogateescape").split(b"/") if name]
         try:
-            return walk(TimeTree(repository).root, names)
+            return walk(self.tree(repository).root, names)
         except NotFoundError as error:
             raise NotFoundError(f"{path}: {error}") from error
 

@@ -64,14 +64,6 @@ def file_system(volume: Image) -> str | None:
     return None
 
 
-def is_container(file: Image) -> bool:
-    """Whether a captured file is of a known virtual-disk format, decoded or not."""
-    try:
-        return decode(file) is not file
-    except (CorruptError, UnsupportedError):
-        return True
-
-
 def has_volumes(file: Image) -> bool:
     """Whether there is anything to show inside a captured file; damage is something to show."""
     try:
