@@ -24,8 +24,11 @@ def decode(container: Image) -> Image:
     return BytesImage(container.read(4, container.size)) if magic == b"TOY:" else container
 
 
-def has_volumes(disk: Image) -> bool:
-    return disk.read(0, 3) == b"FS:"
+def has_volumes(file: Image) -> bool:
+    try:
+        return decode(file).read(0, 3) == b"FS:"
+    except (CorruptError, UnsupportedError):
+        return True
 
 
 def volume_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:

@@ -1,15 +1,16 @@
 """What a captured file that is a disk has inside, as the time tree needs it.
 
-Defined here and only here: `DiskParsers`, the parsers that a time tree is given, and `Form`, the
-ways in which a disk is shown. Used by the time tree alone. No state.
+Defined here and only here: `DiskParsers`, what a time tree is given, `GUEST_DISKS`, all that timefs
+has, and `Form`, the ways in which a disk is shown. Used by the time tree alone. No state.
 """
 
 from collections.abc import Callable
 from enum import Enum
 from typing import Final, NamedTuple
 
-from store.errors import UnsupportedError
 from store.image import Image
+from timefs.guest.detect import decode, has_volumes
+from timefs.guest.disktree import partitions_folder, volume_folder
 from timefs.tree import Folder
 
 
@@ -30,7 +31,7 @@ class DiskParsers(NamedTuple):
     decode: Callable[[Image], Image]
     """The disk in a container; the very same image if it is no container."""
     has_volumes: Callable[[Image], bool]
-    """Whether a decoded disk has something to browse; cheap."""
+    """Whether a captured file has something inside to show; damage is something to show. Cheap."""
     volume_folder: Callable[[Image, bytes, int], Folder]
     """`Form.VOLUME` of a decoded disk; its nodes' identities begin with the bytes given, folders
     without a time of their own show the nanoseconds given."""
@@ -38,17 +39,5 @@ class DiskParsers(NamedTuple):
     """`Form.PARTITIONS`, likewise."""
 
 
-def _same(image: Image) -> Image:
-    return image
-
-
-def _nothing_inside(_disk: Image) -> bool:
-    return False
-
-
-def _no_folder(_disk: Image, _identity: bytes, _time_ns: int) -> Folder:
-    raise UnsupportedError("disks: this tree was made without parsers")
-
-
-NO_DISKS: Final = DiskParsers(_same, _nothing_inside, _no_folder, _no_folder)
-"""For a tree that shows captured files and nothing inside them."""
+GUEST_DISKS: Final = DiskParsers(decode, has_volumes, volume_folder, partitions_folder)
+"""Every format that timefs decodes."""

@@ -8,7 +8,6 @@ cache.
 
 from typing import Final, NamedTuple
 
-from store.errors import CorruptError, UnsupportedError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from timefs.timetree.cache import Cache
@@ -86,16 +85,10 @@ class Opened:
         return self._natures.made(captured.identity, lambda: self._nature(captured))
 
     def _nature(self, captured: Captured) -> Nature:
-        is_disk = captured.state.kind is FileKind.DISK
-        if captured.state.size == 0:
-            return Nature(is_disk, has_volumes=False)
-        try:
-            disk = self.disk(captured)
-            has_volumes = self._parsers.has_volumes(disk)
-        except (CorruptError, UnsupportedError):
-            return Nature(is_disk=True, has_volumes=True)
-        is_disk = is_disk or has_volumes or disk is not self.image(captured)
-        return Nature(is_disk, has_volumes)
+        image = self.image(captured)
+        has_volumes = self._parsers.has_volumes(image)
+        is_disk = captured.state.kind is FileKind.DISK or has_volumes
+        return Nature(is_disk or self.disk(captured) is not image, has_volumes)
 
     def guest(self, captured: Captured, form: Form) -> Guest:
         """The folder of a disk in one of its forms."""

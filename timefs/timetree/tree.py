@@ -13,7 +13,7 @@ from store.errors import NotFoundError
 from store.history import History, Instant
 from timefs.times import LATEST, Asked, Meaning, Names, parse, spell
 from timefs.timetree.cache import Cache
-from timefs.timetree.disks import NO_DISKS, DiskParsers
+from timefs.timetree.disks import GUEST_DISKS, DiskParsers
 from timefs.timetree.instant import InstantView, file_name, machine_name
 from timefs.timetree.listing import listed_names
 from timefs.timetree.opened import Opened
@@ -44,7 +44,7 @@ class TimeTree:
         self,
         history: History,
         names: Names = Names.COLONS,
-        parsers: DiskParsers = NO_DISKS,
+        parsers: DiskParsers = GUEST_DISKS,
     ) -> None:
         self.history = history
         self.names = names
