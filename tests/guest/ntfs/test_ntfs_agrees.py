@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.system, pytest.mark.root, pytest.mark.usefixtures("ntf
 def recipe_of(cluster_bytes: int, *, soak: bool) -> Recipe:
     names, files = (10_000, 3000) if soak else (1000, 200)
     if cluster_bytes == 65536:
-        return Recipe(cluster_bytes, 1, 160 << 20, names, files, fragments=400)
+        return Recipe(cluster_bytes, 1, (400 if soak else 160) << 20, names, files, fragments=400)
     return Recipe(cluster_bytes, 1, (128 if soak else 48) << 20, names, files)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from store.errors import CorruptError, NotFoundError, UnsupportedError
+from store.errors import CorruptError, DamagedError, NotFoundError, UnsupportedError
 from store.image import BytesImage
 from tests.guest.ntfs.damage import STRIDE, Patient
 from timefs.guest.ntfs import open_volume
@@ -329,6 +329,45 @@ def test_the_mirror_serves_a_damaged_first_record(patient: Patient, number: int)
     volume = patient.open()
     assert volume.label == "timefs \u00e4"
     assert content(walk(volume.root, [b"folder", b"inner", b"text"])) == b"plain text"
+
+
+class Lossy(BytesImage):
+    """A volume some of whose bytes the store has lost."""
+
+    def __init__(self, content: bytes, lost: range) -> None:
+        super().__init__(content)
+        self.lost = lost
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        if offset < self.lost.stop and offset + len(buffer) > self.lost.start:
+            raise DamagedError("pack 1: lost")
+        return super().read_into(offset, buffer)
+
+
+def test_a_record_is_served_though_its_neighbours_bytes_are_lost(patient: Patient) -> None:
+    lost = patient.place(patient.number("many/name 07"))
+    volume = open_volume(Lossy(bytes(patient.content), range(lost, lost + 1024)), b"")
+    many = folder(volume.root.lookup(b"many"))
+    for name, node in many.entries():
+        if name == b"name 07":
+            with pytest.raises(DamagedError, match="pack 1"):
+                node.attributes()
+        else:
+            assert content(node) == b"%d" % int(name[5:])
+
+
+def test_lost_bytes_of_an_index_are_never_an_absent_name(patient: Patient) -> None:
+    lost = patient.blocks(patient.number("many"))[0]
+    volume = open_volume(Lossy(bytes(patient.content), range(lost, lost + 4096)), b"")
+    with pytest.raises(DamagedError, match="pack 1"):
+        folder(volume.root.lookup(b"many")).lookup(b"absent")
+
+
+def test_a_volume_whose_table_and_mirror_are_gone_is_corrupt(patient: Patient) -> None:
+    for place in (patient.geometry.table_place, patient.geometry.mirror_place):
+        patient.content[place : place + 1024] = bytes(1024)
+    with pytest.raises(CorruptError, match="record 0"):
+        patient.open()
 
 
 def wreck_oem(data: bytearray) -> None:

@@ -30,7 +30,7 @@ from timefs.guest.ntfs.table import FileRecord, Table
 
 I30: Final = "$I30".encode("utf-16-le")
 INDEXES_MAX: Final = 128
-NODES_MAX: Final = 512
+NODES_MAX: Final = 256
 """Open indexes and parsed blocks that a volume keeps."""
 
 BLOCK_BYTES_MAX: Final = 64 << 10

@@ -24,9 +24,9 @@ from timefs.guest.ntfs.record import (
 from timefs.guest.ntfs.stream import Runs, Stream, open_pieces
 
 BATCH_BYTES: Final = 4 << 10
-"""The table is read in pieces of this size: neighbours are usually wanted together."""
+"""The table is read in pieces of this size, a block: neighbours are usually wanted together."""
 
-BATCHES_MAX: Final = 1024
+BATCHES_MAX: Final = 256
 RECORDS_MAX: Final = 512
 """Batches and parsed records that are kept."""
 
