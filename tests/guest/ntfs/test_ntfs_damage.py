@@ -275,6 +275,16 @@ def test_an_entry_that_points_to_another_use_of_its_record_is_corrupt(patient: P
         patient.node("data").attributes()
 
 
+def test_a_record_of_another_kind_than_its_entry_says_is_corrupt(patient: Patient) -> None:
+    file, inner = patient.number("data"), patient.number("folder/inner")
+    patient.edit_record(file, lambda data: struct.pack_into("<H", data, 22, 3))
+    patient.edit_record(inner, lambda data: struct.pack_into("<H", data, 22, 1))
+    with pytest.raises(CorruptError, match="expected a file, got a folder"):
+        patient.node("data").attributes()
+    with pytest.raises(CorruptError, match="expected a folder, got a file"):
+        list(folder(patient.node("folder/inner")).entries())
+
+
 def test_a_free_record_is_corrupt_where_a_name_leads_to_it(patient: Patient) -> None:
     number = patient.number("data")
     patient.edit_record(number, lambda data: struct.pack_into("<H", data, 22, 0))

@@ -80,7 +80,8 @@ class NtfsNode(Node):
         """
         file = self._parts.table.file(self._reference)
         if file.record.folder != self._folder:
-            raise CorruptError(f"{file.record.where}: a folder to one, a file to the other record")
+            kinds = ("folder", "file") if self._folder else ("file", "folder")
+            raise CorruptError(f"{file.record.where}: expected a {kinds[0]}, got a {kinds[1]}")
         return file
 
     def xattrs(self) -> Mapping[bytes, bytes]:
@@ -153,8 +154,9 @@ class NtfsPointer(NtfsNode, Leaf):
         return _attributes(self._file(), FILE_MODE, 0, 0)
 
     def open(self) -> Image:
-        _refuse_reparse(self._file())
-        raise CorruptError("NTFS folder entry: a link to its folder, but none to itself")
+        file = self._file()
+        _refuse_reparse(file)
+        raise CorruptError(f"{file.record.where}: expected a reparse point, found none")
 
 
 class NtfsFolder(NtfsNode, Folder):
