@@ -172,10 +172,10 @@ class Index:
         while True:
             state = self.writer(writer)
             number = state.next_number if state else 0
-            if not reader.backend.exists(pack_name(writer, number)):
-                later = [n for n in reader.backend.list(writer) if n > number]
-                if not later:
-                    return
+            if not reader.backend.exists(pack_name(writer, number)) and not _passed(
+                reader.backend.list(writer), number
+            ):
+                return
             self._take(reader, writer)
 
     def _take(self, reader: PackReader, writer: int) -> None:
@@ -193,6 +193,11 @@ class Index:
             raise TimefsError(f"index {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
+
+
+def _passed(listed: Sequence[int], number: int) -> bool:
+    """Whether a writer has gone on beyond a number."""
+    return bool(listed) and listed[-1] > number
 
 
 class _Follower:
@@ -213,11 +218,12 @@ class _Follower:
             number = self._state.next_number
             name = pack_name(self._writer, number)
             if not self._reader.backend.exists(name):
-                later = [n for n in self._reader.backend.list(self._writer) if n > number]
-                if later:
+                listed = self._reader.backend.list(self._writer)
+                if not _passed(listed, number):
+                    break
+                if number not in listed:  # else it was sealed since it was asked for
                     self._lose(number, f"pack {name}: missing, though later packs are there")
                     continue
-                break
             try:
                 footer = self._reader.footer(self._writer, number)
                 self._record(number, footer)
