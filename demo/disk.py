@@ -2,10 +2,11 @@
 
 Run by demo/run: `disk.py FOLDER GENERATION`. Generation 0 makes FOLDER/disk.vhdx; each further one
 changes the volume as a guest would and writes the changed clusters into the VHDX in place. The
-volume is filled through ntfs-3g, in a user namespace of its own when not root. Seeded: the same
-system gives the same disk.
+volume is filled through ntfs-3g, which Debian lets every user mount on a file of their own. Seeded:
+the same system gives the same disk.
 """
 
+import hashlib
 import os
 import random
 import subprocess
@@ -49,13 +50,15 @@ def page(seed: int) -> bytes:
 
 def fill(volume: Path) -> None:
     """What generation 0 holds."""
-    total = 0
-    for count, path in enumerate(system_files()):
+    count = total = 0
+    for count, path in enumerate(system_files(), 1):
         target = volume / "Data" / path.relative_to("/usr")
         target.parent.mkdir(parents=True, exist_ok=True)
         total += target.write_bytes(path.read_bytes())
         if count == FILES or total > FILES_BYTES:
             break
+    print(f"  {count} files of this system, {total >> 20} MiB")
+    print(f"  sql/database.mdf, {PAGES * PAGE_BYTES >> 20} MiB", flush=True)
     (volume / "sql").mkdir()
     with (volume / "sql" / "database.mdf").open("wb") as database:
         for number in range(PAGES):
@@ -78,8 +81,16 @@ def change(volume: Path, generation: int) -> None:
         (folder / f"letter-{number}.txt").write_text(f"Dear {source.random()}\n" * 200)
 
 
+def note_sums(volume: Path, target: Path) -> None:
+    """What the guest's files are now, in the form that `sha256sum -c` reads."""
+    with target.open("w") as sums:
+        for name in ("docs/report.txt", "sql/database.mdf"):
+            with (volume / name).open("rb") as file:
+                sums.write(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+
+
 def in_volume(folder: Path, generation: int) -> None:
-    """Mount the partition's file, change it, unmount; runs in a namespace of its own."""
+    """Mount the partition's file, change it, unmount."""
     mounted = folder / "volume"
     mounted.mkdir(exist_ok=True)
     run("ntfs-3g", "-o", "big_writes,noatime", folder / "partition.raw", mounted)
@@ -87,8 +98,10 @@ def in_volume(folder: Path, generation: int) -> None:
         if generation == 0:
             fill(mounted)
         change(mounted, generation)
+        note_sums(mounted, folder / f"sums.{generation}")
     finally:
-        run("umount", mounted)
+        unmount = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+        run(*unmount, mounted)
 
 
 def write_changes(folder: Path) -> None:
@@ -143,9 +156,7 @@ def build(folder: Path, generation: int) -> None:
         run("/sbin/mkntfs", "-F", "-Q", "-L", "Data", "-p", "2048", partition)
     else:
         run("cp", "--sparse=always", partition, folder / "partition.last")
-    inside = [sys.executable, __file__, str(folder), str(generation), "inside"]
-    namespace = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    run(*namespace, *inside)
+    in_volume(folder, generation)
     if generation == 0:
         make_disk(folder)
     else:
@@ -153,5 +164,8 @@ def build(folder: Path, generation: int) -> None:
 
 
 if __name__ == "__main__":
-    target, step, *rest = sys.argv[1:]
-    (in_volume if rest else build)(Path(target).resolve(), int(step))
+    target, step = sys.argv[1:]
+    try:
+        build(Path(target).resolve(), int(step))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -25,7 +25,12 @@ from tests.timetree.memory_history import MemoryHistory
 from timefs.mount.mounting import mounted, unmount
 from timefs.mount.points import check_mountpoint
 from timefs.timetree import TimeTree
-point = Path(sys.argv[1])
+point, user = Path(sys.argv[1]), int(sys.argv[2])
+if user != os.geteuid():  # only now: the project may lie where that user cannot read
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+os.chdir("/")
 history = MemoryHistory(2 * 10**9)
 history.seal("vm1", 10**9, {"disk.bin": bytes(range(256)) * 8192})
 check_mountpoint(point, Path("/nowhere"))
@@ -47,31 +52,31 @@ print("done")
 
 
 @pytest.fixture
-def user() -> Generator[list[str], None, None]:
-    """What a command is prefixed with to run as an ordinary user who may use /dev/fuse."""
+def user() -> Generator[int, None, None]:
+    """The number of an ordinary user who may use /dev/fuse."""
     if shutil.which("fusermount3") is None:
         pytest.skip("fusermount3 is not installed")
     if os.geteuid() != 0:
         if not os.access(DEVICE, os.R_OK | os.W_OK):
             pytest.skip("/dev/fuse is not open to this user")
-        yield []
+        yield os.geteuid()
         return
     mode = stat.S_IMODE(DEVICE.stat().st_mode)
     DEVICE.chmod(0o666)
     try:
-        yield ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        yield NOBODY
     finally:
         DEVICE.chmod(mode)
 
 
-def test_an_ordinary_user_mounts_reads_and_unmounts(user: list[str], tmp_path: Path):
+def test_an_ordinary_user_mounts_reads_and_unmounts(user: int, tmp_path: Path):
     for folder in (tmp_path, *tmp_path.parents[:2]):  # so that the user reaches it
         folder.chmod(0o755)
     mountpoint = tmp_path / "mount"
     mountpoint.mkdir()
-    if user:
-        os.chown(mountpoint, NOBODY, NOBODY)
-    command = [*user, sys.executable, "-B", "-c", SCRIPT, str(mountpoint)]
+    if user != os.geteuid():
+        os.chown(mountpoint, user, user)
+    command = [sys.executable, "-B", "-c", SCRIPT, str(mountpoint), str(user)]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False, text=True
