@@ -100,8 +100,7 @@ def in_volume(folder: Path, generation: int) -> None:
         change(mounted, generation)
         note_sums(mounted, folder / f"sums.{generation}")
     finally:
-        unmount = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
-        run(*unmount, mounted)
+        run("umount", mounted)
 
 
 def write_changes(folder: Path) -> None:

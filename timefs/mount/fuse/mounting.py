@@ -2,7 +2,7 @@
 
 Defined here and only here: `attach` and `detach`. Used by timefs.mount.mounting. Root calls
 mount(2); others ask the set-uid program fusermount3, which opens the device, mounts, and passes the
-descriptor back over a socket.
+descriptor back over a socket, and later fusermount3 or umount to unmount.
 """
 
 import ctypes
@@ -22,7 +22,8 @@ _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
-_FUSERMOUNT_SECONDS: Final = 30
+_SET_UID_SECONDS: Final = 30
+_MTAB: Final = Path("/etc/mtab")
 
 _OPTIONS: Final = f"default_permissions,max_read={READ_BYTES_MAX}"
 
@@ -61,9 +62,8 @@ def _attach_as_user(mountpoint: Path, options: str) -> int:
     theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs, ours:
         descriptor = theirs.fileno()
-        _fusermount(
-            ["-o", arguments, "--", str(mountpoint)], f"{mountpoint}: cannot mount", descriptor
-        )
+        words = ["-o", arguments, "--", str(mountpoint)]
+        _ask("fusermount3", words, f"{mountpoint}: cannot mount", descriptor)
         _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
     if not descriptors:
         raise TimefsError(f"{mountpoint}: cannot mount: fusermount3 passed no descriptor back")
@@ -85,14 +85,18 @@ def detach(mountpoint: Path, *, lazily: bool = False) -> None:
         if libc.umount2(os.fsencode(mountpoint), flags) != 0:
             raise _error_of(ctypes.get_errno(), f"{mountpoint}: cannot unmount")
         return
-    arguments = ["-u", *(["-z"] if lazily else []), "--", str(mountpoint)]
-    _fusermount(arguments, f"{mountpoint}: cannot unmount", None)
+    what, point = f"{mountpoint}: cannot unmount", ["--", str(mountpoint)]
+    if _MTAB.exists():
+        _ask("fusermount3", ["-u", *(["-z"] if lazily else []), *point], what, None)
+    else:  # a minimal system lacks it and fusermount3 then refuses; umount asks the kernel
+        _ask("umount", [*(["-l"] if lazily else []), *point], what, None)
 
 
-def _fusermount(arguments: list[str], what: str, descriptor: int | None) -> None:
-    program = shutil.which("fusermount3")
+def _ask(name: str, arguments: list[str], what: str, descriptor: int | None) -> None:
+    """Have a set-uid program do what an ordinary user may not."""
+    program = shutil.which(name)
     if program is None:
-        raise DeniedError(f"{what}: fusermount3 is not installed; install the package fuse3")
+        raise DeniedError(f"{what}: {name} is not installed; install the package fuse3")
     environment = dict(os.environ, LC_ALL="C")
     if descriptor is not None:
         environment["_FUSE_COMMFD"] = str(descriptor)
@@ -102,19 +106,19 @@ def _fusermount(arguments: list[str], what: str, descriptor: int | None) -> None
             env=environment,
             pass_fds=[] if descriptor is None else [descriptor],
             capture_output=True,
-            timeout=_FUSERMOUNT_SECONDS,
+            timeout=_SET_UID_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BusyError(f"{what}: fusermount3 did not answer") from error
+        raise BusyError(f"{what}: {name} did not answer") from error
     if done.returncode == 0:
         return
     said = " ".join(done.stderr.decode(errors="replace").split())
     if "busy" in said:
         raise _error_of(errno.EBUSY, what)
-    if "not found" in said:
+    if "not found in" in said or "not mounted" in said:
         raise _error_of(errno.EINVAL, what)
-    raise DeniedError(f"{what}: {said or 'fusermount3 gave no reason'}")
+    raise DeniedError(f"{what}: {said or f'{name} gave no reason'}")
 
 
 def _error_of(code: int, what: str) -> TimefsError:
