@@ -207,3 +207,35 @@ def test_a_whole_tree_can_be_walked():
     assert b"disk/deep/a" in paths
     assert b"disk.d/p1-DATA/deep/b" in paths
     assert len(paths) == len(set(paths))
+
+
+def test_a_disk_is_identified_by_what_it_stands_on_too():
+    history = MemoryHistory(TEN + 3600 * SECOND_NS)
+    history.seal("vm1", TEN, {"child": b"ON:base:b=child", "base": b"TOY:FS:a=one,"})
+    history.seal("vm1", TEN + 60 * SECOND_NS, {"base": b"TOY:FS:a=two,"})
+    history.seal("vm1", TEN + 120 * SECOND_NS, {"other": b"changed"})
+    root = TimeTree(history, Names.COLONS, TOY_DISKS).root
+    times = (b"2024-05-01T10:00", b"2024-05-01T10:01", b"2024-05-01T10:02")
+    instants = [walk(root, [b"vm1", time]) for time in times]
+    shown: list[Node] = []
+    for folder, expected in zip(instants, (b"one", b"two", b"two"), strict=True):
+        assert isinstance(folder, Folder)
+        assert text(folder, "child.d/p1-DATA/a") == expected
+        assert text(folder, "child.d/p1-DATA/b") == b"child"
+        assert text(folder, "child.raw").startswith(b"FS:a=" + expected)
+        shown.append(walk(folder, [b"child.d", b"p1-DATA", b"a"]))
+    assert shown[0].identity != shown[1].identity == shown[2].identity
+
+
+def test_a_missing_parent_is_an_error_until_it_is_captured():
+    history = MemoryHistory(TEN + 3600 * SECOND_NS)
+    history.seal("vm1", TEN, {"child": b"ON:BASE:b=child"})
+    history.seal("vm1", TEN + 60 * SECOND_NS, {"base": b"TOY:FS:a=one,"})
+    root = TimeTree(history, Names.COLONS, TOY_DISKS).root
+    before, after = (walk(root, [b"vm1", name]) for name in (b"2024-05-01T10:00", b"latest"))
+    assert isinstance(before, Folder)
+    assert isinstance(after, Folder)
+    with pytest.raises(CorruptError, match="expected BASE"):
+        text(before, "child.d/p1-DATA/a")
+    assert text(before, "child") == b"ON:BASE:b=child"
+    assert text(after, "child.d/p1-DATA/a") == b"one"

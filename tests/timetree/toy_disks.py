@@ -9,13 +9,27 @@ from collections import Counter
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, Image
 from tests.timetree.memory_tree import MemoryFile, MemoryFolder, MemoryLink
+from timefs.guest.siblings import Find
 from timefs.timetree.disks import DiskParsers
 from timefs.tree import Folder, Node
 
 asked: Counter[str] = Counter()
 
 
-def decode(container: Image) -> Image:
+def references(container: Image) -> list[str]:
+    """`ON:name:` + disk stands on another file."""
+    if container.read(0, 3) != b"ON:":
+        return []
+    return [container.read(3, container.size).partition(b":")[0].decode()]
+
+
+def decode(container: Image, find: Find) -> Image:
+    for name in references(container):
+        below = find(name)
+        if below is None:
+            raise CorruptError(f"toy disk: expected {name} beside it")
+        own = container.read(3, container.size).partition(b":")[2]
+        return BytesImage(decode(below, find).read(0, below.size) + own)
     magic = container.read(0, 4)
     if magic == b"BAD:":
         raise CorruptError("toy disk: expected sense, got none")
@@ -24,9 +38,9 @@ def decode(container: Image) -> Image:
     return BytesImage(container.read(4, container.size)) if magic == b"TOY:" else container
 
 
-def has_volumes(file: Image) -> bool:
+def has_volumes(file: Image, find: Find) -> bool:
     try:
-        return decode(file).read(0, 3) == b"FS:"
+        return decode(file, find).read(0, 3) == b"FS:"
     except (CorruptError, UnsupportedError):
         return True
 
@@ -51,4 +65,4 @@ def partitions_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
     return MemoryFolder(identity + b"/d", {b"p1-DATA": volume_folder(disk, identity, time_ns)})
 
 
-TOY_DISKS = DiskParsers(decode, has_volumes, volume_folder, partitions_folder)
+TOY_DISKS = DiskParsers(decode, references, has_volumes, volume_folder, partitions_folder)

@@ -8,19 +8,12 @@ from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
-from timefs.guest import partitions, vhd, vhdx
+from timefs.guest import partitions, qcow2, vdi, vhd, vhdx, vmdk
+from timefs.guest.siblings import Find, Siblings, file_names, no_siblings
 
 NTFS: Final = "NTFS"
 
-_CONTAINERS: Final = (
-    (0, b"QFI\xfb", "QCOW2"),
-    (0, b"KDMV", "VMDK"),
-    (0, b"COWD", "VMDK"),
-    (0, b"# Disk DescriptorFile", "VMDK descriptor"),
-    (0, bytes.fromhex("bebafeca00000000"), "seSparse VMDK"),
-    (64, bytes.fromhex("7f10dabe"), "VDI"),
-    (0, b"LUKS\xba\xbe", "LUKS"),
-)
+_OLD_VMDK: Final = b"COWD"
 
 _FILE_SYSTEMS: Final = (
     (3, b"NTFS    ", NTFS),
@@ -39,21 +32,46 @@ _FILE_SYSTEMS: Final = (
 )
 
 
-def decode(container: Image) -> Image:
+def decode(container: Image, find: Find = no_siblings) -> Image:
     """The disk that a captured file holds; the file itself where it is a raw one.
+
+    Raises:
+        CorruptError: it is of a known format and damaged, or a file it stands on is missing.
+        UnsupportedError: it is of a known format that is not decoded.
+    """
+    return _decode(container, Siblings(find, _decode))
+
+
+def _decode(container: Image, siblings: Siblings) -> Image:
+    magic = container.read(0, 8)
+    if magic == vhdx.SIGNATURE:
+        return vhdx.open_vhdx(container)
+    if magic[:4] == qcow2.MAGIC:
+        return qcow2.open_qcow2(container, siblings)
+    if vmdk.is_vmdk(container):
+        return vmdk.open_vmdk(container, siblings)
+    if vdi.is_vdi(container):
+        return vdi.open_vdi(container)
+    if vhd.is_vhd(container):
+        return vhd.open_vhd(container)
+    if magic[:4] == _OLD_VMDK:
+        raise UnsupportedError("VMDK of an old ESX snapshot: this version does not decode it")
+    return container
+
+
+def references(container: Image) -> list[str]:
+    """The names of other files that the disk in a container may directly stand on.
 
     Raises:
         CorruptError: it is of a known format and damaged.
         UnsupportedError: it is of a known format that is not decoded.
     """
-    if container.read(0, 8) == vhdx.SIGNATURE:
-        return vhdx.open_vhdx(container)
-    if vhd.is_vhd(container):
-        return vhd.open_vhd(container)
-    for offset, magic, name in _CONTAINERS:
-        if container.read(offset, len(magic)) == magic:
-            raise UnsupportedError(f"{name}: this version does not decode it")
-    return container
+    paths: list[str] = []
+    if container.read(0, 4) == qcow2.MAGIC:
+        paths = qcow2.references(container)
+    elif vmdk.is_vmdk(container):
+        paths = vmdk.references(container)
+    return [name for path in paths for name in file_names(path)]
 
 
 def file_system(volume: Image) -> str | None:
@@ -64,10 +82,10 @@ def file_system(volume: Image) -> str | None:
     return None
 
 
-def has_volumes(file: Image) -> bool:
+def has_volumes(file: Image, find: Find = no_siblings) -> bool:
     """Whether there is anything to show inside a captured file; damage is something to show."""
     try:
-        disk = decode(file)
+        disk = decode(file, find)
         return file_system(disk) is not None or bool(partitions.partitions(disk))
     except (CorruptError, UnsupportedError):
         return True

@@ -4,13 +4,14 @@ Defined here and only here: `DiskParsers`, what a time tree is given, `GUEST_DIS
 has, and `Form`, the ways in which a disk is shown. Used by the time tree alone. No state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
 from store.image import Image
-from timefs.guest.detect import decode, has_volumes
+from timefs.guest.detect import decode, has_volumes, references
 from timefs.guest.disktree import partitions_folder, volume_folder
+from timefs.guest.siblings import Find
 from timefs.tree import Folder
 
 
@@ -28,9 +29,11 @@ class Form(Enum):
 class DiskParsers(NamedTuple):
     """What knows disk formats. All may be called from any thread and raise only our errors."""
 
-    decode: Callable[[Image], Image]
+    decode: Callable[[Image, Find], Image]
     """The disk in a container; the very same image if it is no container."""
-    has_volumes: Callable[[Image], bool]
+    references: Callable[[Image], Sequence[str]]
+    """The names of files of the same instant that the disk in a container directly stands on."""
+    has_volumes: Callable[[Image, Find], bool]
     """Whether a captured file has something inside to show; damage is something to show. Cheap."""
     volume_folder: Callable[[Image, bytes, int], Folder]
     """`Form.VOLUME` of a decoded disk; its nodes' identities begin with the bytes given, folders
@@ -39,5 +42,5 @@ class DiskParsers(NamedTuple):
     """`Form.PARTITIONS`, likewise."""
 
 
-GUEST_DISKS: Final = DiskParsers(decode, has_volumes, volume_folder, partitions_folder)
+GUEST_DISKS: Final = DiskParsers(decode, references, has_volumes, volume_folder, partitions_folder)
 """Every format that timefs decodes."""

@@ -144,5 +144,5 @@ class GuestLink(GuestNode, Link):
 
 def guest_folder(opened: Opened, captured: Captured, form: Form) -> Folder:
     """The folder that shows a disk; nothing is opened yet."""
-    identity = captured.identity + b"\0" + form.name.encode()
+    identity = opened.disk_identity(captured) + b"\0" + form.name.encode()
     return GuestFolder(Place(opened, captured, form), None, b"", identity)

@@ -67,7 +67,7 @@ class RawDisk(CapturedFile):
 
     @property
     def identity(self) -> bytes:
-        return self._captured.identity + b"\0RAW"
+        return self._opened.disk_identity(self._captured) + b"\0RAW"
 
     def attributes(self) -> Attributes:
         return self._attributes(self.open().size)

@@ -6,10 +6,14 @@ instants are looked at. Thread-safe. What a reader holds stays open for it after
 cache.
 """
 
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from store.errors import CorruptError, UnsupportedError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
+from timefs.guest.siblings import Find
 from timefs.timetree.cache import Cache
 from timefs.timetree.disks import DiskParsers, Form
 from timefs.tree import Folder, Node
@@ -63,6 +67,7 @@ class Opened:
         self._disks: Cache[bytes, Image] = Cache(DISKS_MAX)
         self._guests: Cache[tuple[bytes, Form], Guest] = Cache(GUESTS_MAX)
         self._natures: Cache[bytes, Nature] = Cache(NATURES_MAX)
+        self._references: Cache[bytes, tuple[str, ...]] = Cache(NATURES_MAX)
 
     def files(self, instant: Instant) -> list[Captured]:
         """The captured files of an instant."""
@@ -73,29 +78,79 @@ class Opened:
         instant, state = captured
         return self._images.made(captured.identity, lambda: self._history.open(instant, state))
 
+    def disk_identity(self, captured: Captured) -> bytes:
+        """Equal wherever the disk in the file is the same: of the file and all it stands on."""
+        if not self._names(captured):
+            return captured.identity
+        seen = {captured.identity}
+        waiting = [captured]
+        parts: list[bytes] = []
+        while waiting:
+            each = waiting.pop()
+            for name in self._names(each):
+                sibling = self._sibling(each.instant, name)
+                parts.append(name.encode(errors="surrogateescape"))
+                parts.append(sibling.identity if sibling else b"missing")
+                if sibling and sibling.identity not in seen:
+                    seen.add(sibling.identity)
+                    waiting.append(sibling)
+        digest = blake2b(b"\0\0".join(parts), digest_size=16).digest()
+        return captured.identity + b"\0on\0" + digest
+
+    def _names(self, captured: Captured) -> Sequence[str]:
+        """The files that a captured one directly stands on; decoding says what is wrong with it."""
+        if captured.state.kind is FileKind.DISK:
+            return ()
+        try:
+            return self._references.made(
+                captured.identity, lambda: tuple(self._parsers.references(self.image(captured)))
+            )
+        except (CorruptError, UnsupportedError):
+            return ()
+
+    def _sibling(self, instant: Instant, name: str) -> Captured | None:
+        """The file of that name at an instant, or the only one if case does not matter."""
+        files = {each.state.name: each for each in self.files(instant)}
+        if name in files:
+            return files[name]
+        alike = [each for known, each in files.items() if known.casefold() == name.casefold()]
+        return alike[0] if len(alike) == 1 else None
+
+    def _find(self, instant: Instant) -> Find:
+        def find(name: str) -> Image | None:
+            sibling = self._sibling(instant, name)
+            return None if sibling is None else self.image(sibling)
+
+        return find
+
     def disk(self, captured: Captured) -> Image:
         """The disk in the captured file: of a container its content, else the file itself."""
         image = self.image(captured)
         if captured.state.kind is FileKind.DISK:
             return image
-        return self._disks.made(captured.identity, lambda: self._parsers.decode(image))
+        find = self._find(captured.instant)
+        return self._disks.made(
+            self.disk_identity(captured), lambda: self._parsers.decode(image, find)
+        )
 
     def nature(self, captured: Captured) -> Nature:
         """What the captured file is; a disk that cannot be decoded has volumes, which then fail."""
-        return self._natures.made(captured.identity, lambda: self._nature(captured))
+        identity = self.disk_identity(captured)
+        return self._natures.made(identity, lambda: self._nature(captured))
 
     def _nature(self, captured: Captured) -> Nature:
         image = self.image(captured)
-        has_volumes = self._parsers.has_volumes(image)
+        has_volumes = self._parsers.has_volumes(image, self._find(captured.instant))
         is_disk = captured.state.kind is FileKind.DISK or has_volumes
         return Nature(is_disk or self.disk(captured) is not image, has_volumes)
 
     def guest(self, captured: Captured, form: Form) -> Guest:
         """The folder of a disk in one of its forms."""
-        key = (captured.identity, form)
+        key = (self.disk_identity(captured), form)
         return self._guests.made(key, lambda: Guest(self._guest_root(captured, form)))
 
     def _guest_root(self, captured: Captured, form: Form) -> Folder:
         parsers = self._parsers
         opens = parsers.volume_folder if form is Form.VOLUME else parsers.partitions_folder
-        return opens(self.disk(captured), captured.identity, captured.state.changed_ns)
+        identity = self.disk_identity(captured)
+        return opens(self.disk(captured), identity, captured.state.changed_ns)
