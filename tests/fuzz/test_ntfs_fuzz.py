@@ -55,6 +55,7 @@ class Vandal:
         self.blocks = [place for name in ("many", "times", "folder", "folder/inner")
                        for place in blocks(patient, name)]  # fmt: skip
         self.blocks += patient.blocks(5)
+        self.packed = patient.extents("packed/text")
 
     def damaged(self, seed: int) -> bytes:
         chance = random.Random(seed)
@@ -63,6 +64,8 @@ class Vandal:
             repaired = chance.random() < 0.5
             if chance.random() < 0.03:
                 mutate(patient.content, 0, 512, chance)
+            elif chance.random() < 0.2:
+                mutate(patient.content, *chance.choice(self.packed), chance)
             elif chance.random() < 0.3:
                 self._damage(patient, chance.choice(self.blocks), 4096, chance, repaired=repaired)
             else:

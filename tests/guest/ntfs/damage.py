@@ -14,7 +14,7 @@ from timefs.guest.ntfs.record import (
     mend,
     parse_record,
 )
-from timefs.guest.ntfs.stream import Runs
+from timefs.guest.ntfs.runs import HOLE, Runs
 from timefs.tree import Node, walk
 
 STRIDE = 512
@@ -66,6 +66,17 @@ class Patient:
         runs = self._runs(self.record(number), INDEX_ALLOCATION)
         size = runs.end * self.geometry.cluster_bytes
         return [next(iter(self._places(runs, at))) for at in range(0, size, 4096)]
+
+    def extents(self, path: str) -> list[tuple[int, int]]:
+        """Where the clusters of a file lie and how many bytes they are."""
+        runs = self._runs(self.record(self.number(path)), DATA)
+        cluster = self.geometry.cluster_bytes
+        ends = [*runs.starts[1:], runs.end]
+        return [
+            (place * cluster, (end - start) * cluster)
+            for start, end, place in zip(runs.starts, ends, runs.places, strict=True)
+            if place != HOLE
+        ]
 
     def edit_record(self, number: int, change: Callable[[bytearray], None]) -> None:
         """Change a mended record and protect it again."""

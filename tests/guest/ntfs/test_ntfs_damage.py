@@ -320,7 +320,7 @@ def test_a_file_that_lost_an_attribute_is_corrupt(patient: Patient, kind: int) -
         patient.node("data").attributes()
 
 
-@pytest.mark.parametrize("kind", [0x4000, 0x0001], ids=["encrypted", "compressed"])
+@pytest.mark.parametrize("kind", [0x4000, 0x0002], ids=["encrypted", "otherwise compressed"])
 def test_data_that_is_not_decoded_is_refused(patient: Patient, kind: int) -> None:
     number = patient.number("data")
     at, _ = patient.attribute(number, DATA)

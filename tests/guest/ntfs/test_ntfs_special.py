@@ -87,25 +87,6 @@ def test_8_3_aliases_are_neither_shown_nor_counted(tmp_path: Path) -> None:
                 volume.root.lookup(alias)
 
 
-def test_compressed_data_is_refused_and_its_size_known(tmp_path: Path) -> None:
-    image = tmp_path / "volume"
-    format_volume(image, Recipe(size=8 << 20))
-    with mounted(image, "rw,compression") as root:
-        folder = root / "compressed"
-        folder.mkdir()
-        os.setxattr(folder, "system.ntfs_attrib", (0x800).to_bytes(4, "little"))
-        (folder / "large").write_bytes(b"well compressed " * 20_000)
-        (folder / "tiny").write_bytes(b"resident, so not compressed")
-    with opened(image) as volume:
-        large = leaf(volume, b"compressed/large")
-        attributes = large.attributes()
-        assert attributes.size == 320_000
-        assert 0 < attributes.allocated_bytes < 160_000
-        with pytest.raises(UnsupportedError, match="LZNT1"):
-            large.open()
-        assert whole(leaf(volume, b"compressed/tiny").open()) == b"resident, so not compressed"
-
-
 def test_bytes_beyond_the_initialised_size_are_known_zeros(patient: Patient) -> None:
     number = patient.number("data")
     before = whole(leaf(patient.open(), b"data").open())

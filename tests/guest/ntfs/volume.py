@@ -77,7 +77,7 @@ def make_volume(image: Path, recipe: Recipe) -> None:
     """A volume with everything in it that the parser must get right."""
     format_volume(image, recipe)
     chance = random.Random(recipe.seed)
-    with mounted(image, "rw") as root:
+    with mounted(image, "rw,compression") as root:
         if recipe.fragments:
             _fragment(root, recipe, chance)
         _fill_folders(root, recipe, chance)
@@ -86,6 +86,8 @@ def make_volume(image: Path, recipe: Recipe) -> None:
         _fill_contents(root / "contents", recipe, chance)
         _set_times(root / "times")
         _add_streams(root / "streams", chance)
+        if recipe.cluster_bytes <= 4096:
+            _fill_compressed(root / "compressed", recipe, chance)
 
 
 def small_volume(path: Path) -> bytes:
@@ -93,7 +95,7 @@ def small_volume(path: Path) -> bytes:
     recipe = Recipe(cluster_bytes=1024, size=4 << 20)
     format_volume(path, recipe)
     chance = random.Random(recipe.seed)
-    with mounted(path, "rw") as root:
+    with mounted(path, "rw,compression") as root:
         (root / "folder" / "inner").mkdir(parents=True)
         (root / "folder" / "inner" / "text").write_bytes(b"plain text")
         (root / "many").mkdir()
@@ -107,6 +109,8 @@ def small_volume(path: Path) -> bytes:
                 file.seek(number * 2048)
                 file.write(chance.randbytes(1024))
         _set_times(root / "times")
+        compressing(root / "packed")
+        (root / "packed" / "text").write_bytes(words(chance, 60_000))
     return path.read_bytes()
 
 
@@ -159,6 +163,45 @@ def _fill_contents(folder: Path, recipe: Recipe, chance: random.Random) -> None:
         file.truncate(777 * cluster + 5)
     with (folder / "one hole").open("wb") as file:
         file.truncate(5 << 30)
+
+
+def words(chance: random.Random, size: int) -> bytes:
+    """Text that compresses as text does."""
+    known = [chance.randbytes(chance.randrange(1, 9)) for _ in range(50)]
+    parts: list[bytes] = []
+    length = 0
+    while length < size:
+        parts.append(chance.choice(known))
+        length += len(parts[-1])
+    return b"".join(parts)[:size]
+
+
+def compressing(folder: Path) -> None:
+    """A folder whose new files are compressed."""
+    folder.mkdir()
+    os.setxattr(folder, "system.ntfs_attrib", (0x800).to_bytes(4, "little"))
+
+
+def _fill_compressed(folder: Path, recipe: Recipe, chance: random.Random) -> None:
+    compressing(folder)
+    cluster = recipe.cluster_bytes
+    for size in (1, 700, 4095, 4096, 4097, 65535, 65536, 65537, 200_000):
+        (folder / f"words {size}").write_bytes(words(chance, size))
+    pieces = [bytes(40_000), chance.randbytes(40_000), words(chance, 40_000)]
+    (folder / "mixed").write_bytes(b"".join(chance.choice(pieces) for _ in range(20)))
+    (folder / "zeros").write_bytes(bytes(300_000))
+    with (folder / "sparse").open("wb") as file:
+        for place in (0, 40, 41, 300):
+            file.seek(place * cluster)
+            file.write(words(chance, cluster))
+        file.truncate(777 * cluster + 5)
+    with (folder / "changed").open("wb", buffering=0) as file:
+        for number in range(60):
+            file.write(words(chance, 40 * number))
+        file.seek(30_000)
+        file.write(words(chance, 5000))
+        file.truncate(60_000)
+        file.truncate(200_000)
 
 
 def _fragment(root: Path, recipe: Recipe, chance: random.Random) -> None:

@@ -34,7 +34,7 @@ _FIX_UP: Final = struct.Struct("<HH")
 _RECORD: Final = struct.Struct("<HHHHIIQ")
 _ATTRIBUTE: Final = struct.Struct("<IIBBHHH")
 _RESIDENT: Final = struct.Struct("<IH")
-_RUNS: Final = struct.Struct("<qqHB5xqqq")
+_RUNS: Final = struct.Struct("<qqHH4xqqq")
 _STORED: Final = struct.Struct("<q")
 
 
@@ -57,6 +57,8 @@ class Attribute(NamedTuple):
     last_cluster: int = -1
     initialized_bytes: int = 0
     pairs: bytes = b""
+    unit: int = 0
+    """How many clusters are compressed together, as a power of two."""
 
 
 class Record(NamedTuple):
@@ -165,5 +167,5 @@ def _outside(body: bytes, head: tuple[int, bytes, int, int], where: str) -> Attr
             raise CorruptError(f"{where}: negative allocated size {allocated}")
     return Attribute(
         kind, name, flags, instance, None, size, allocated, first, last, initialized,
-        body[pairs_at:],
+        body[pairs_at:], unit,
     )  # fmt: skip

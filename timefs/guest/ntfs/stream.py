@@ -1,7 +1,7 @@
-"""Attribute content as an image: run-lists, sparse runs, initialised size.
+"""Attribute content as an image: resident, in clusters, sparse, initialised in part, compressed.
 
-Defined here and only here: `Runs`, `Stream` and `open_pieces`. Used by `table`, `index` and
-`node`. A `Runs` is filled before it is shared; images are immutable and thread-safe.
+Defined here and only here: `Stream` and `open_pieces`. Used by `table`, `index` and `node`. Images
+are immutable and thread-safe.
 """
 
 from bisect import bisect_right
@@ -11,86 +11,22 @@ from typing import Final
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, Extent, ExtentKind, Image, MappedImage
 from timefs.guest.ntfs.boot import Geometry
+from timefs.guest.ntfs.compressed import CLUSTER_BYTES_MAX, UNIT_CLUSTERS, CompressedStream
 from timefs.guest.ntfs.record import FLAG_COMPRESSED, FLAG_ENCRYPTED, Attribute
+from timefs.guest.ntfs.runs import HOLE, Runs
 
-HOLE: Final = -1
-
-
-class Runs:
-    """Where a stream's clusters lie on the volume, in stream order and without gaps."""
-
-    def __init__(self, geometry: Geometry, where: str) -> None:
-        self._geometry = geometry
-        self._where = where
-        self.starts: list[int] = []
-        """Each run's first cluster in the stream."""
-        self.places: list[int] = []
-        """Each run's first cluster on the volume, or HOLE."""
-        self.end = 0
-        """Clusters mapped so far."""
-
-    def extend(self, piece: Attribute) -> None:
-        """Add the run-list of the next piece.
-
-        Source: NTFS documentation of the Linux-NTFS project, "Data Runs": lengths and deltas are
-        little-endian and signed; a run without a delta is a hole.
-
-        Raises:
-            CorruptError: not the next piece, or runs that leave the volume or the piece's bounds.
-        """
-        if piece.value is not None or piece.first_cluster != self.end:
-            raise CorruptError(
-                f"{self._where}: expected a piece at cluster {self.end}, got {piece.first_cluster}"
-            )
-        place = 0
-        for count, delta in _pairs(piece.pairs, self._where):
-            if count <= 0:
-                raise CorruptError(f"{self._where}: a run of {count} clusters")
-            self.starts.append(self.end)
-            self.end += count
-            if delta is None:
-                self.places.append(HOLE)
-                continue
-            place += delta
-            if place < 0 or place + count > self._geometry.clusters:
-                raise CorruptError(
-                    f"{self._where}: expected runs within {self._geometry.clusters} clusters,"
-                    f" got {count} at {place}"
-                )
-            self.places.append(place)
-        if self.end != piece.last_cluster + 1:
-            raise CorruptError(
-                f"{self._where}: expected runs up to cluster {piece.last_cluster + 1},"
-                f" they end at {self.end}"
-            )
-
-
-def _pairs(pairs: bytes, where: str) -> Iterator[tuple[int, int | None]]:
-    at = 0
-    while at < len(pairs) and pairs[at]:
-        head = pairs[at]
-        middle = at + 1 + (head & 15)
-        end = middle + (head >> 4)
-        if head & 15 > 8 or head >> 4 > 8 or end > len(pairs):
-            raise CorruptError(f"{where}: absurd run head {head:#x}")
-        count = int.from_bytes(pairs[at + 1 : middle], "little", signed=True)
-        yield (
-            count,
-            int.from_bytes(pairs[middle:end], "little", signed=True) if end > middle else None,
-        )
-        at = end
+LZNT1: Final = 1
+"""The one way of compressing that the flags of an attribute can name."""
 
 
 class Stream(MappedImage):
     """Content that lies in clusters, mapped onto the volume's image."""
 
-    def __init__(
-        self, volume: Image, geometry: Geometry, runs: Runs, sizes: tuple[int, int]
-    ) -> None:
+    def __init__(self, volume: Image, runs: Runs, sizes: tuple[int, int]) -> None:
         """`sizes` are the stream's bytes and how many of them were ever written."""
         super().__init__(sizes[0])
         self._volume = volume
-        self._cluster_bytes = geometry.cluster_bytes
+        self._cluster_bytes = runs.cluster_bytes
         self._runs = runs
         self._initialized_bytes = sizes[1]
 
@@ -132,8 +68,6 @@ def open_pieces(
         if len(pieces) > 1:
             raise CorruptError(f"{where}: expected one resident attribute, got {len(pieces)}")
         return BytesImage(first.value)
-    if first.flags & FLAG_COMPRESSED:
-        raise UnsupportedError(f"{where}: compressed (LZNT1): not decoded by this version")
     runs = Runs(geometry, where)
     for piece in pieces:
         runs.extend(piece)
@@ -141,4 +75,19 @@ def open_pieces(
         raise CorruptError(
             f"{where}: expected runs for {first.size} bytes, they end at cluster {runs.end}"
         )
-    return Stream(volume, geometry, runs, (first.size, first.initialized_bytes))
+    sizes = (first.size, first.initialized_bytes)
+    if not first.flags & FLAG_COMPRESSED:
+        return Stream(volume, runs, sizes)
+    _check_compression(first, geometry, where)
+    whole = runs.end * geometry.cluster_bytes
+    return CompressedStream(Stream(volume, runs, (whole, whole)), runs, sizes, where)
+
+
+def _check_compression(first: Attribute, geometry: Geometry, where: str) -> None:
+    if first.flags & FLAG_COMPRESSED != LZNT1:
+        raise UnsupportedError(f"{where}: compressed in a way (flags {first.flags:#x}) not known")
+    if geometry.cluster_bytes > CLUSTER_BYTES_MAX or 1 << first.unit != UNIT_CLUSTERS:
+        raise CorruptError(
+            f"{where}: expected compression in units of 16 clusters of at most 4096 bytes,"
+            f" got 2^{first.unit} of {geometry.cluster_bytes}"
+        )

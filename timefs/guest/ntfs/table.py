@@ -21,7 +21,8 @@ from timefs.guest.ntfs.record import (
     Record,
     parse_record,
 )
-from timefs.guest.ntfs.stream import Runs, Stream, open_pieces
+from timefs.guest.ntfs.runs import Runs
+from timefs.guest.ntfs.stream import Stream, open_pieces
 
 BATCH_BYTES: Final = 4 << 10
 """The table is read in pieces of this size, a block: neighbours are usually wanted together."""
@@ -129,7 +130,7 @@ class Table:
 
     def _mapped(self) -> Stream:
         size = min(self._size, self._runs.end * self.geometry.cluster_bytes)
-        return Stream(self.volume, self.geometry, self._runs, (size, size))
+        return Stream(self.volume, self._runs, (size, size))
 
     def _read_batch(self, number: int) -> bytes:
         return self._stream.read(number * BATCH_BYTES, BATCH_BYTES)

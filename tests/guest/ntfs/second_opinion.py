@@ -1,0 +1,52 @@
+"""Another reader of NTFS, in a process of its own: python second_opinion.py VOLUME.
+
+Prints a JSON object: the path of each file, then the SHA-256 of its content. Its listings are
+complete only where clusters are not larger than index blocks.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+READ_BYTES = 1 << 20
+SECONDS = 120
+
+
+def digests(volume: Path) -> dict[str, str]:
+    """What the other reader says of every file in a volume."""
+    done = subprocess.run(
+        [sys.executable, __file__, volume], capture_output=True, check=True, timeout=SECONDS
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _collect(folder: Any, prefix: str, found: dict[str, str]) -> None:
+    for number in range(folder.number_of_sub_file_entries):
+        entry = folder.get_sub_file_entry(number)
+        if entry.file_reference & ((1 << 48) - 1) < 24:
+            continue
+        path = f"{prefix}{entry.name}"
+        if entry.has_directory_entries_index():
+            _collect(entry, f"{path}/", found)
+        else:
+            digest = hashlib.sha256()
+            while part := entry.read(READ_BYTES):
+                digest.update(part)
+            found[path] = digest.hexdigest()
+
+
+def _main() -> None:
+    volume: Any = import_module("pyfsntfs").volume()  # only the process of its own loads it
+    volume.open(sys.argv[1])
+    found: dict[str, str] = {}
+    _collect(volume.get_root_directory(), "", found)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()
