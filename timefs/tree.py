@@ -1,16 +1,16 @@
 """Tree: names leading to nodes with attributes; a leaf opens as an Image.
 
-Defined here and only here: `Attributes`, `Node`, `Folder`, `Leaf`, `Link` and `walk`. Used by
-guest file systems (which make trees), by the time tree (which joins them) and by the mount, restore
-and the commands (which show them). Nodes are thread-safe. Names are bytes, as the kernel gives
-them; a guest's UTF-16 names appear as WTF-8.
+Defined here and only here: `Attributes`, `Node`, `Folder`, `Leaf`, `Link`, `walk`, `descend`. Used
+by guest file systems (which make trees), by the time tree (which joins them) and by the mount,
+restore and the commands (which show them). Nodes are thread-safe. Names are bytes, as the kernel
+gives them; a guest's UTF-16 names appear as WTF-8.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from store.errors import NotFolderError
+from store.errors import NotFolderError, TimefsError
 from store.image import Image
 
 
@@ -73,6 +73,14 @@ class Folder(Node):
     def entries(self) -> Iterable[Entry]:
         """What a listing shows, without `.` and `..`."""
 
+    def shown_identity(self) -> bytes:
+        """The identity of the folder whose entries are shown: its own unless it stands for another.
+
+        Raises:
+            TimefsError: what it stands for cannot be opened.
+        """
+        return self.identity
+
     def answer_frozen(self, name: bytes) -> bool:
         """Whether the answer to looking up `name` (a node, or none) can never change again."""
         del name
@@ -110,10 +118,46 @@ def walk(folder: Folder, path: Iterable[bytes]) -> Node:
     return node
 
 
-def descend(folder: Folder, prefix: bytes = b"") -> Iterator[tuple[bytes, Node]]:
-    """Every node below `folder` with its path, parents first."""
-    for name, node in folder.entries():
-        path = prefix + name
-        yield path, node
-        if isinstance(node, Folder):
-            yield from descend(node, path + b"/")
+def descend(
+    folder: Folder,
+    prefix: bytes = b"",
+    failed: Callable[[bytes, TimefsError], None] | None = None,
+) -> Iterator[tuple[bytes, Node]]:
+    """Every node below `folder` with its path, parents first.
+
+    A folder that is met a second time, under another name or in a cycle, is given and not entered.
+
+    Args:
+        folder: Where to start.
+        prefix: What every path begins with.
+        failed: Told the path and the error of a folder that cannot be listed to its end; the walk
+            then goes on beside it.
+
+    Raises:
+        TimefsError: a folder cannot be listed, and there is nobody to be told.
+    """
+    entered: set[bytes] = set()
+    levels = [(prefix, _entered(folder, entered))]
+    while levels:
+        above, entries = levels[-1]
+        try:
+            for name, node in entries:
+                yield above + name, node
+                if isinstance(node, Folder):
+                    levels.append((above + name + b"/", _entered(node, entered)))
+                    break
+            else:
+                levels.pop()
+        except TimefsError as error:
+            if failed is None:
+                raise
+            failed(above, error)
+            levels.pop()
+
+
+def _entered(folder: Folder, entered: set[bytes]) -> Iterator[Entry]:
+    """A folder's entries if it has not been entered yet; asked for when the first is wanted."""
+    identity = folder.shown_identity()
+    if identity not in entered:
+        entered.add(identity)
+        yield from folder.entries()

@@ -5,8 +5,8 @@ import stat
 import click
 
 from store.errors import TimefsError
-from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
-from timefs.tree import Entry, Folder, Node
+from timefs.cli.session import Session, human_bytes, pass_session, rfc3339, shown_name
+from timefs.tree import Entry, Folder, Node, descend
 
 
 def _kind(node: Node) -> str:
@@ -15,35 +15,41 @@ def _kind(node: Node) -> str:
 
 @click.command(short_help="list a path of the history")
 @click.argument("path", default="")
+@click.option("-R", "--recursive", is_flag=True, help="Show everything below PATH as well.")
 @click.option("-l", "long", is_flag=True, help="Show mode, size and time.")
 @pass_session
-def ls(session: Session, path: str, long: bool) -> None:
+def ls(session: Session, path: str, recursive: bool, long: bool) -> None:
     """List PATH: machines, instants, files, or what is inside a disk."""
-    repository = session.open()
-    node = session.node(repository, path)
-    entries = node.entries() if isinstance(node, Folder) else [Entry(path.encode(), node)]
+    node = session.node(session.open(), path)
     failed: TimefsError | None = None
+
+    def tell(folder: bytes, error: TimefsError) -> None:
+        nonlocal failed
+        failed = error
+        click.echo(f"timefs: {shown_name(folder)}: {error}", err=True)
+
+    entries = [Entry(path.encode(errors="surrogateescape"), node)]
+    if isinstance(node, Folder):
+        below = descend(node, failed=tell) if recursive else node.entries()
+        entries = (Entry(*each) for each in below)
     for entry in entries:
         try:
             _show(session, entry, long=long)
         except TimefsError as error:
-            failed = error
-            name = entry.name.decode(errors="replace")
-            click.echo(f"timefs: {name}: {error}", err=True)
+            tell(entry.name, error)
     if failed is not None:
         raise failed
 
 
 def _show(session: Session, entry: Entry, *, long: bool) -> None:
-    name = entry.name.decode(errors="surrogateescape")
-    shown = name.encode(errors="replace").decode()
+    shown = shown_name(entry.name)
     if not long and not session.json:
         click.echo(shown)
         return
     attributes = entry.node.attributes()
     session.show(
         {
-            "name": name,
+            "name": entry.name.decode(errors="surrogateescape"),
             "kind": _kind(entry.node),
             "size_bytes": attributes.size,
             "modified": rfc3339(attributes.mtime_ns),

@@ -52,6 +52,8 @@ COMMANDS: Final = {
     "log": "list machines and instants, with sizes",
     "ls": "list a path of the history",
     "cat": "write a file of the history to standard output",
+    "find": "find files by name inside an instant",
+    "du": "what the folders inside an instant take",
     "restore": "copy a file, a folder or a whole disk out",
     "mount": "show the history as a drive",
     "unmount": "take the drive away",

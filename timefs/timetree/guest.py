@@ -88,6 +88,9 @@ class GuestFolder(GuestNode, Folder):
     def xattrs(self) -> Mapping[bytes, bytes]:
         return {} if self.parent is None else self._node().xattrs()
 
+    def shown_identity(self) -> bytes:
+        return self._node().identity
+
     def lookup(self, name: bytes) -> Node:
         return self._stand_in(name, self._folder().lookup(name))
 
