@@ -114,13 +114,8 @@ class FileSystem:
         folder = self._folder(parent_id)
         frozen = folder.answer_frozen(name)  # before the answer: the watermark may rise meanwhile
         node = folder.lookup(name)
-        return self._found(node, node.attributes(), parent_id, name, frozen=frozen)
-
-    def _found(
-        self, node: Node, attributes: Attributes, parent_id: int, name: bytes, *, frozen: bool
-    ) -> Found:
-        kept = _seconds(node.frozen)
-        handle = self.handles.grant(node, parent_id, name)
+        kept, attributes = _seconds(node.frozen), node.attributes()
+        handle = self.handles.grant(node, inode_of(node), parent_id, name)
         return Found(handle.node_id, handle.inode, attributes, _seconds(frozen), kept)
 
     def forget(self, node_id: int, lookups: int) -> None:
@@ -193,10 +188,12 @@ class FileSystem:
 
     def grant(self, listing: Listing, record: Record) -> Found | None:
         """Give a listed node to the kernel with its name; None if its attributes are unknown."""
-        if record.attributes is None:
+        name, inode, _, node, attributes = record
+        if attributes is None:
             return None
-        node, attributes, name = record.node, record.attributes, record.name
-        return self._found(node, attributes, listing.node_id, name, frozen=listing.frozen)
+        kept = _seconds(node.frozen)
+        handle = self.handles.grant(node, inode, listing.node_id, name)
+        return Found(handle.node_id, inode, attributes, _seconds(listing.frozen), kept)
 
     def releasedir(self, handle: int) -> None:
         """Close a folder."""

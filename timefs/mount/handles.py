@@ -24,16 +24,25 @@ ROOT_ID: Final = 1
 class Handle:
     """One node that the kernel knows."""
 
-    __slots__ = ("inode", "key", "lookups", "name", "node", "node_id", "parent_id")
+    __slots__ = ("inode", "lookups", "name", "node", "node_id", "parent_id")
 
-    def __init__(self, node_id: int, node: Node, key: object, parent_id: int, name: bytes) -> None:
+    def __init__(self, node_id: int, node: Node, inode: int, parent_id: int, name: bytes) -> None:
         self.node_id = node_id
         self.node = node
-        self.inode = inode_of(node)
-        self.key = key
+        self.inode = inode
         self.parent_id = parent_id
         self.name = name
         self.lookups = 0
+
+    @property
+    def key(self) -> object:
+        """What tells it from other handles: a folder's place counts, a leaf's does not."""
+        return _key(self.node, self.parent_id, self.name)
+
+
+def _key(node: Node, parent_id: int, name: bytes) -> object:
+    identity = node.identity
+    return (parent_id, name, identity) if isinstance(node, Folder) else identity
 
 
 def inode_of(node: Node) -> int:
@@ -45,7 +54,7 @@ class Handles:
     """All handles of a mount, by node id."""
 
     def __init__(self, root: Folder) -> None:
-        self._root = Handle(ROOT_ID, root, None, ROOT_ID, b"")
+        self._root = Handle(ROOT_ID, root, inode_of(root), ROOT_ID, b"")
         self._by_id: dict[int, Handle] = {ROOT_ID: self._root}
         self._by_key: dict[object, Handle] = {}
         self._next_id = count(ROOT_ID + 1)
@@ -60,14 +69,13 @@ class Handles:
             raise FileSystemError(errno.ESTALE)
         return handle
 
-    def grant(self, node: Node, parent_id: int, name: bytes) -> Handle:
+    def grant(self, node: Node, inode: int, parent_id: int, name: bytes) -> Handle:
         """The handle of a node that is about to be given to the kernel once more."""
-        identity = node.identity
-        key = (parent_id, name, identity) if isinstance(node, Folder) else identity
+        key = _key(node, parent_id, name)
         with self._lock:
             handle = self._by_key.get(key)
             if handle is None:
-                handle = Handle(next(self._next_id), node, key, parent_id, name)
+                handle = Handle(next(self._next_id), node, inode, parent_id, name)
                 self._by_key[key] = handle
                 self._by_id[handle.node_id] = handle
             handle.lookups += 1

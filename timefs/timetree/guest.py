@@ -2,13 +2,15 @@
 
 Defined here and only here: `guest_folder` and the stand-ins. Used by an instant's folder.
 Thread-safe. The kernel may hold very many nodes for long; a stand-in knows only the way to its
-node, so that a volume can be closed and opened again beneath it. Its identity, which does not
-change, proves that the node found again is the same.
+node, so that a volume can be closed and opened again beneath it, and remembers the node only as
+long as the volume does. Its identity, which does not change, proves that the node found again is
+the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from stat import S_IFDIR
 from typing import NamedTuple
+from weakref import ref
 
 from store.errors import CorruptError, DeniedError
 from store.image import Image
@@ -39,6 +41,7 @@ class GuestNode(Node):
         self.parent = parent
         self._name = name
         self._identity = identity
+        self._remembered: Callable[[], Node | None] = _nothing
 
     @property
     def identity(self) -> bytes:
@@ -50,7 +53,19 @@ class GuestNode(Node):
     def xattrs(self) -> Mapping[bytes, bytes]:
         return self._node().xattrs()
 
+    def remember(self, node: Node) -> None:
+        """Take the short way to the node while the volume keeps it."""
+        self._remembered = ref(node)
+
     def _node(self) -> Node:
+        """The node stood for."""
+        node = self._remembered()
+        if node is None:
+            node = self._reached()
+            self.remember(node)
+        return node
+
+    def _reached(self) -> Node:
         """The node stood for: one met lately, or reached from the nearest such parent."""
         guest = self._place.guest()
         missing: list[GuestNode] = []
@@ -76,6 +91,10 @@ class GuestNode(Node):
         return node
 
 
+def _nothing() -> None:
+    """What a stand-in remembers that has met nothing yet."""
+
+
 class GuestFolder(GuestNode, Folder):
     """A folder of a guest's volume, or the folder of the disk itself."""
 
@@ -92,11 +111,12 @@ class GuestFolder(GuestNode, Folder):
         return self._node().identity
 
     def lookup(self, name: bytes) -> Node:
-        return self._stand_in(name, self._folder().lookup(name))
+        return self._stand_in(self._place.guest(), name, self._folder().lookup(name))
 
     def entries(self) -> Iterator[Entry]:
+        guest = self._place.guest()
         for name, node in self._folder().entries():
-            yield Entry(name, self._stand_in(name, node))
+            yield Entry(name, self._stand_in(guest, name, node))
 
     def _folder(self) -> Folder:
         folder = self._node()
@@ -104,12 +124,13 @@ class GuestFolder(GuestNode, Folder):
             raise CorruptError(f"{self._name!a}: expected a folder as before")
         return folder
 
-    def _stand_in(self, name: bytes, node: Node) -> Node:
+    def _stand_in(self, guest: Guest, name: bytes, node: Node) -> Node:
         identity = node.identity
-        self._place.guest().nodes.put(identity, node)
         kind = GuestFolder if isinstance(node, Folder) else GuestFile
         kind = GuestLink if isinstance(node, Link) else kind
-        return kind(self._place, self, name, identity)
+        stand_in = kind(self._place, self, name, identity)
+        stand_in.remember(guest.nodes.put(identity, node))
+        return stand_in
 
     def depth(self) -> int:
         """How many folders lie above, within the disk."""
