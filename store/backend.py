@@ -63,7 +63,8 @@ class Backend(ABC):
 
 def translate(error: OSError, where: str) -> TimefsError:
     """An operating-system error as one of ours."""
-    text = f"{where}: {error.strerror or error}"
+    reason = error.strerror or str(error)
+    text = f"{where}: {reason[:1].lower()}{reason[1:]}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FullError(f"{text}; free space there, then run the command again")
     if error.errno == errno.EROFS:

@@ -19,7 +19,8 @@ places, the command line and the mount's core. All values are immutable; any thr
     ├── IsFolderError          1  EISDIR   is-a-folder
     ├── ReadOnlyError          1  EROFS    read-only
     ├── FullError              1  ENOSPC   full
-    └── DeniedError            1  EACCES   denied
+    ├── DeniedError            1  EACCES   denied
+    └── InterruptError       130  EINTR    interrupted    a signal asked for the end
 
 Messages are one plain line: where, what, expected, got, what to do.
 """
@@ -142,3 +143,11 @@ class DeniedError(TimefsError):
 
     errno_code = errno.EACCES
     kind = "denied"
+
+
+class InterruptError(TimefsError):
+    """A signal asked for the end."""
+
+    exit_code = 130
+    errno_code = errno.EINTR
+    kind = "interrupted"

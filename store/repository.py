@@ -134,7 +134,7 @@ class Repository(History):
     def at(self, machine: str, time_ns: int) -> Instant:
         found = self._instants(machine, "AND time_ns <= ? ORDER BY time_ns DESC LIMIT 1", time_ns)
         if not found:
-            raise NotFoundError(f"{machine}: that time is before its first instant")
+            raise NotFoundError(f"this time is before the first instant of {machine}")
         return found[0]
 
     def latest(self, machine: str) -> Instant:

@@ -1,5 +1,6 @@
 """Options that several tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,10 @@ def cases(request: pytest.FixtureRequest) -> int:
 def soak(request: pytest.FixtureRequest) -> bool:
     """Whether tests run at their full size."""
     return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture
+def fuse() -> None:
+    """Tests that mount need the kernel's device, open to this user."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("/dev/fuse is not there or not open to this user")

@@ -33,8 +33,7 @@ build() {
     mount --rbind /sys "$machine/sys"
     mount -t devpts devpts "$machine/dev/pts" -o newinstance,ptmxmode=666
     mount -t tmpfs tmpfs "$machine/dev/shm"
-    touch "$machine/dev/fuse"
-    mount --bind /dev/fuse "$machine/dev/fuse"
+    mknod -m 666 "$machine/dev/fuse" c 10 229
     for path in $settings ${BARE_BIND:-}; do
         [ -e "$path" ] || continue
         [ -d "$path" ] && mkdir -p "$machine$path"

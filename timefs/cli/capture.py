@@ -1,14 +1,18 @@
 """`timefs capture`: store what changed, as one instant."""
 
+import logging
 from pathlib import Path
 
 import click
 
 from store.catalog import Catalog
 from store.errors import IncompleteError, NotFoundError, TimefsError, UsageError
-from timefs.cli.session import Session, human_bytes, pass_session, progress_bar, rfc3339
+from timefs.cli.progress import progress_bar
+from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
 from timefs.recorder import NamedSource, Order, Progress, record
 from timefs.times import Meaning, parse
+
+log = logging.getLogger(__name__)
 
 
 def named_source(argument: str) -> NamedSource:
@@ -28,7 +32,7 @@ def imported_ns(spelling: str, now_ns: int) -> int:
     try:
         asked = parse(spelling, now_ns)
     except NotFoundError as error:
-        raise UsageError(f"--at {error}") from error
+        raise UsageError(f"--at {spelling}: {error}") from error
     if asked.meaning is not Meaning.ABSOLUTE:
         raise UsageError(f"--at {spelling}: expected a time like 2026-05-01T10:00:37Z")
     return asked.start_ns
@@ -37,8 +41,8 @@ def imported_ns(spelling: str, now_ns: int) -> int:
 @click.command(short_help="store what changed as one instant")
 @click.argument("machine")
 @click.argument("file", nargs=-1)
-@click.option("--drop", multiple=True, metavar="NAME", help="This file of the machine ends now.")
-@click.option("--at", metavar="TIME", help="Import an older copy under this time.")
+@click.option("--drop", multiple=True, metavar="NAME", help="The machine's file NAME ends now.")
+@click.option("--at", metavar="TIME", help="The FILEs are copies from this time (UTC).")
 @click.option("--wait", is_flag=True, help="Wait while another process captures the machine.")
 @pass_session
 def capture(  # one parameter an option
@@ -54,6 +58,11 @@ def capture(  # one parameter an option
     FILE is a file or block device, known by its base name, or NAME=PATH. A file that is not named
     keeps its last bytes; --drop NAME ends it. Exit code 3: something changed while it was read, so
     the instant is fuzzy.
+
+    Examples:
+      timefs capture vm1 /vms/disk.vhdx /vms/data.vhdx
+      timefs capture vm1 system=/dev/vg0/vm1
+      timefs capture vm1 --at 2026-05-01T10:00:00Z /old/disk.vhdx
     """
     repository = session.open()
     at_ns = imported_ns(at, repository.now_ns()) if at is not None else None
@@ -63,7 +72,7 @@ def capture(  # one parameter an option
     try:
         Catalog(repository.root / "catalog", repository.index, repository.reader).follow()
     except TimefsError as error:  # derived; the instant is durable
-        click.echo(f"timefs: catalog: {error}", err=True)
+        log.warning("catalog: %s", error)
     session.show(
         {
             "machine": machine,

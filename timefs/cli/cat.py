@@ -1,6 +1,7 @@
 """`timefs cat`: a file of the history on standard output."""
 
 import sys
+from typing import Final
 
 import click
 
@@ -8,18 +9,24 @@ from store.errors import IsFolderError
 from timefs.cli.session import Session, pass_session
 from timefs.tree import Leaf
 
-STEP_BYTES = 4 << 20
+STEP_BYTES: Final = 4 << 20
 
 
 @click.command(short_help="write a file to standard output")
 @click.argument("path")
 @pass_session
 def cat(session: Session, path: str) -> None:
-    """Write the file at PATH to standard output."""
+    """Write the file at PATH to standard output.
+
+    Example:
+      timefs cat vm1/2026-05-01T10:00/disk/app/settings.ini | diff - settings.ini
+    """
     node = session.node(session.open(), path)
     if not isinstance(node, Leaf):
-        raise IsFolderError(f"{path}: expected a file, found a folder")
+        raise IsFolderError(f"{path}: expected a file; `timefs ls` lists a folder")
     image = node.open()
+    buffer = memoryview(bytearray(min(STEP_BYTES, image.size)))
     for offset in range(0, image.size, STEP_BYTES):
-        sys.stdout.buffer.write(image.read(offset, STEP_BYTES))
-    sys.stdout.buffer.flush()
+        piece = buffer[: image.size - offset]
+        image.read_into(offset, piece)
+        sys.stdout.buffer.write(piece)

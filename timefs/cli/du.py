@@ -17,7 +17,7 @@ class Usage:
     folders: int = 0
     size_bytes: int = 0
     allocated_bytes: int = 0
-    failed: list[str] = field(default_factory=list[str])
+    failed: list[TimefsError] = field(default_factory=list[TimefsError])
 
     def add(self, other: "Usage") -> None:
         """Take in what was counted elsewhere."""
@@ -39,7 +39,7 @@ class Counter:
         usage = Usage()
 
         def tell(folder: bytes, error: TimefsError) -> None:
-            usage.failed.append(f"{shown_name(folder)}: {error}")
+            usage.failed.append(type(error)(f"{shown_name(folder)}: {error}"))
 
         self._count(path, node, usage)
         if isinstance(node, Folder):
@@ -57,7 +57,7 @@ class Counter:
         try:
             attributes = node.attributes()
         except TimefsError as error:
-            usage.failed.append(f"{shown_name(path)}: {error}")
+            usage.failed.append(type(error)(f"{shown_name(path)}: {error}"))
             return
         usage.files += 1
         usage.size_bytes += attributes.size
@@ -71,6 +71,9 @@ def du(session: Session, path: str) -> None:
     """Show what each folder and file in PATH takes on the guest's disk, and all of them together.
 
     A file with several names counts once. Exit code 3: something could not be counted; it is named.
+
+    Example:
+      timefs du vm1/latest/disk
     """
     node = session.node(session.open(), path)
     if not isinstance(node, Folder):
@@ -83,8 +86,8 @@ def du(session: Session, path: str) -> None:
         _show(session, found, usage)
         total.add(usage)
     _show(session, start, total)
-    for line in total.failed:
-        click.echo(f"timefs: {line}", err=True)
+    for error in total.failed:
+        session.complain(error)
     if total.failed:
         raise IncompleteError(f"{path}: {len(total.failed)} could not be counted")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from store.errors import IncompleteError, NotFolderError, TimefsError, UsageError
-from timefs.cli.session import Session, pass_session, shown_name
+from timefs.cli.session import Session, kind_of, pass_session, shown_name
 from timefs.tree import Folder, descend
 
 
@@ -33,9 +33,11 @@ def find(session: Session, path: str, pattern: str | None, any_case: str | None)
     """Print the path of every file and folder below PATH whose name matches a shell pattern.
 
     PATH is an instant (every disk is searched) or any folder in it. Quote the pattern, or the shell
-    takes it for its own: timefs find vm1/yesterday -iname '*.mdf'
+    takes it for its own. Exit code 3: a folder could not be listed; it is named, the rest was
+    searched.
 
-    Exit code 3: a folder could not be listed; it is named, the rest was searched.
+    Example:
+      timefs find vm1/yesterday -iname '*.mdf'
     """
     matches = matcher(pattern, any_case)
     node = session.node(session.open(), path)
@@ -45,14 +47,14 @@ def find(session: Session, path: str, pattern: str | None, any_case: str | None)
 
     def tell(folder: bytes, error: TimefsError) -> None:
         failed.append(folder)
-        click.echo(f"timefs: {shown_name(folder)}: {error}", err=True)
+        session.complain(type(error)(f"{shown_name(folder)}: {error}"))
 
     start = path.rstrip("/").encode(errors="surrogateescape") + b"/"
     for found, below in descend(node, start, tell):
         if matches(found.rpartition(b"/")[2].decode(errors="surrogateescape")):
-            kind = "folder" if isinstance(below, Folder) else "file"
             session.show(
-                {"path": found.decode(errors="surrogateescape"), "kind": kind}, shown_name(found)
+                {"path": found.decode(errors="surrogateescape"), "kind": kind_of(below)},
+                shown_name(found),
             )
     if failed:
         raise IncompleteError(f"{path}: {len(failed)} folders could not be searched whole")

@@ -9,7 +9,12 @@ from timefs.cli.session import Session, pass_session
 @click.command(short_help="make a repository")
 @pass_session
 def init(session: Session) -> None:
-    """Make an empty repository in the directory named by -r or TIMEFS_REPO."""
+    """Make an empty repository in a directory that is new or empty.
+
+    Example:
+      timefs init -r /backup/repo
+      export TIMEFS_REPO=/backup/repo     so that no command needs -r
+    """
     create_repository(session.root)
     with_id = session.open().id
     session.show(

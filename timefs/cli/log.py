@@ -11,7 +11,14 @@ from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
 @click.argument("machine", required=False)
 @pass_session
 def log(session: Session, machine: str | None) -> None:
-    """List the instants of MACHINE, or of all machines, oldest first."""
+    """List the instants of MACHINE, or of all machines, oldest first.
+
+    changed: bytes that differ from the instant before. new: those the repository did not have.
+    stored: what the repository grew by.
+
+    Example:
+      timefs log vm1
+    """
     repository = session.open()
     repository.index.follow(repository.reader)
     entries = Catalog(repository.root / "catalog", repository.index, repository.reader).log(machine)

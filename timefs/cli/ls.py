@@ -1,16 +1,13 @@
 """`timefs ls`: list a path of the history without mounting."""
 
 import stat
+from collections.abc import Iterator
 
 import click
 
 from store.errors import TimefsError
-from timefs.cli.session import Session, human_bytes, pass_session, rfc3339, shown_name
-from timefs.tree import Entry, Folder, Node, descend
-
-
-def _kind(node: Node) -> str:
-    return "folder" if isinstance(node, Folder) else "file"
+from timefs.cli.session import Session, human_bytes, kind_of, pass_session, rfc3339, shown_name
+from timefs.tree import Entry, Folder, descend
 
 
 @click.command(short_help="list a path of the history")
@@ -19,26 +16,42 @@ def _kind(node: Node) -> str:
 @click.option("-l", "long", is_flag=True, help="Show mode, size and time.")
 @pass_session
 def ls(session: Session, path: str, recursive: bool, long: bool) -> None:
-    """List PATH: machines, instants, files, or what is inside a disk."""
+    """List PATH: machines, instants, files, or what is inside a disk.
+
+    What is damaged is said, and the rest is listed.
+
+    Examples:
+      timefs ls                                      the machines
+      timefs ls vm1                                  the instants of one
+      timefs ls -l vm1/2026-05-01T10:00/disk/Users   a folder inside its disk
+    """
     node = session.node(session.open(), path)
-    failed: TimefsError | None = None
+    failed: list[TimefsError] = []
 
-    def tell(folder: bytes, error: TimefsError) -> None:
-        nonlocal failed
-        failed = error
-        click.echo(f"timefs: {shown_name(folder)}: {error}", err=True)
+    def tell(name: bytes, error: TimefsError) -> None:
+        where = "/".join(part for part in (path.strip("/"), shown_name(name).strip("/")) if part)
+        failed.append(type(error)(f"{where}: {error}"))
+        session.complain(failed[-1])
 
-    entries = [Entry(path.encode(errors="surrogateescape"), node)]
-    if isinstance(node, Folder):
-        below = descend(node, failed=tell) if recursive else node.entries()
-        entries = (Entry(*each) for each in below)
-    for entry in entries:
+    def entries() -> Iterator[Entry]:
+        if not isinstance(node, Folder):
+            yield Entry(path.strip("/").encode(errors="surrogateescape"), node)
+            return
+        try:
+            for each in descend(node, failed=tell) if recursive else node.entries():
+                yield Entry(*each)
+        except TimefsError as error:
+            tell(b"", error)
+
+    for entry in entries():
         try:
             _show(session, entry, long=long)
         except TimefsError as error:
+            if not session.json:
+                click.echo(f"{'?':10} {'?':>10} {'?':31} {shown_name(entry.name)}")
             tell(entry.name, error)
-    if failed is not None:
-        raise failed
+    if failed:
+        raise type(failed[0])(f"{path or '/'}: not all of it can be shown")
 
 
 def _show(session: Session, entry: Entry, *, long: bool) -> None:
@@ -50,7 +63,7 @@ def _show(session: Session, entry: Entry, *, long: bool) -> None:
     session.show(
         {
             "name": entry.name.decode(errors="surrogateescape"),
-            "kind": _kind(entry.node),
+            "kind": kind_of(entry.node),
             "size_bytes": attributes.size,
             "modified": rfc3339(attributes.mtime_ns),
         },

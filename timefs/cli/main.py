@@ -1,25 +1,28 @@
-"""The `timefs` program: its options, its commands, and errors as exit codes.
+"""The `timefs` program: its commands, and errors as exit codes.
 
 Defined here and only here: `main`, the only place where an error becomes an exit code and a line on
 standard error. Main thread only.
 """
 
+import inspect
 import json
 import logging
 import os
+import re
+import signal
 import sys
 from importlib import import_module
-from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 import click
 
-from store.errors import TimefsError, UsageError
+from store.backend import translate
+from store.errors import InterruptError, TimefsError, UsageError
 from timefs import __version__
-from timefs.cli.session import Session
-from timefs.config import read_config
+from timefs.cli.session import error_line, shared_options
 
-INTERRUPTED: Final = 130
+CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
 HELP: Final = """A backup server whose history is a file system.
 
@@ -35,11 +38,13 @@ A first tour:
   timefs mount /mnt/history                the history as a drive
   ls /mnt/history/vm1/latest/disk          files inside the newest disk
   cp /mnt/history/vm1/2026-05-01T10:00/disk/Users/bob/report.docx .
+  timefs unmount /mnt/history              the drive goes away
   timefs restore vm1/latest/disk.vhdx .    without mounting
 
 \b
-PATH is a path in the mount: MACHINE/TIME/FILE, MACHINE/TIME/STEM/… inside the disk.
-TIME is any of 2026-05-01, 2026-05-01T10:00[:37[.5]], 2026-05-01T10-00-37, latest, yesterday, -5m.
+PATH is a path in the mount: MACHINE/TIME/FILE, and MACHINE/TIME/STEM/… inside the disk.
+TIME is UTC: 2026-05-01, 2026-05-01T10:00[:37[.5]], 2026-05-01T10-00-37, latest,
+yesterday, -5m; it means the last state at or before it.
 
 \b
 Exit codes: 0 done, 1 failed, 2 usage, 3 done but incomplete, 4 busy, 5 damaged,
@@ -71,9 +76,16 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        return getattr(import_module(f"timefs.cli.{cmd_name}"), cmd_name)
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            command: click.Command = getattr(import_module(f"timefs.cli.{cmd_name}"), cmd_name)
+            command.context_settings = CONTEXT
+            command.params += shared_options()
+            as_written = "\n\n\b\n\\1"  # click keeps the lines of a paragraph that begins with \b
+            command.help = re.sub(
+                r"\n\n(Examples?:\n)", as_written, inspect.cleandoc(command.help or "")
+            )
+            self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -81,64 +93,86 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-r", "--repo", envvar="TIMEFS_REPO", metavar="REPO", help="The repository.")
-@click.option("--cache", metavar="DIR", help="Where derived indexes live.")
-@click.option("--config", metavar="FILE", help="Configuration; /etc/timefs.toml by default.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.group(cls=Commands, help=HELP, context_settings=CONTEXT, params=[*shared_options()])
 @click.version_option(__version__)
-@click.pass_context
-def cli(
-    context: click.Context, repo: str | None, cache: str | None, config: str | None, as_json: bool
-) -> None:
-    """Options before every command."""
-    settings = read_config(Path(config) if config else None)
-    named_repo, named_cache = repo or settings.repo, cache or settings.cache
-    context.obj = Session(
-        Path(named_repo) if named_repo else None,
-        Path(named_cache) if named_cache else None,
-        as_json,
-        settings,
-    )
+def cli() -> None:
+    """The program itself; what it does is its commands' business."""
 
 
-def report(error: TimefsError, *, as_json: bool) -> int:
-    """Say an error on standard error; answer the exit code."""
-    if as_json:
-        said = {"code": error.exit_code, "kind": error.kind, "message": str(error)}
-        click.echo(json.dumps({"error": said}), err=True)
-    else:
-        click.echo(f"timefs: {error}", err=True)
-    return error.exit_code
+class JsonFormatter(logging.Formatter):
+    """Warnings for programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"warning": {"message": record.getMessage()}})
 
 
 def main() -> None:
     """Run the command line and exit."""
-    logging.basicConfig(format="timefs: %(message)s", level=logging.WARNING)
-    arguments = sys.argv[1:]
+    _fill_closed_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+    arguments = sys.argv[1:] or ["--help"]
     as_json = "--json" in arguments
-    if as_json:  # before the command or after it, both are natural
-        arguments = ["--json", *(word for word in arguments if word != "--json")]
+    log = logging.StreamHandler()
+    log.setFormatter(JsonFormatter() if as_json else logging.Formatter("timefs: %(message)s"))
+    logging.basicConfig(handlers=[log], level=logging.WARNING)
+    code = _run(arguments, as_json=as_json)
+    _drop_unwritten()
+    sys.exit(code)
+
+
+def _run(arguments: list[str], *, as_json: bool) -> int:
+    """Run one command; answers the exit code."""
     try:
-        code = cli.main(arguments, "timefs", standalone_mode=False)
-    except TimefsError as error:
-        code = report(error, as_json=as_json)
-    except click.UsageError as error:
-        hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-        code = report(UsageError(error.format_message() + hint), as_json=as_json)
-    except click.ClickException as error:
-        code = report(TimefsError(error.format_message()), as_json=as_json)
+        code: Any = cli.main(arguments, "timefs", standalone_mode=False)
+        sys.stdout.flush()
+    except TimefsError as caught:
+        error = caught
+    except click.UsageError as caught:
+        hint = f"; see `{caught.ctx.command_path} --help`" if caught.ctx else ""
+        error = UsageError(caught.format_message().rstrip(".") + hint)
+    except click.ClickException as caught:
+        error = TimefsError(caught.format_message())
     except (KeyboardInterrupt, click.Abort):
-        click.echo("timefs: interrupted; earlier instants are untouched", err=True)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except OSError as error:
-        code = report(
-            TimefsError(f"{error.filename or 'system'}: {error.strerror}"), as_json=as_json
-        )
-    sys.exit(code if isinstance(code, int) else 0)
+        error = InterruptError("interrupted; earlier instants are untouched")
+    except BrokenPipeError:  # the reader has what it wanted
+        return 1
+    except OSError as caught:
+        error = translate(caught, str(caught.filename or "standard output"))
+    else:
+        return code if isinstance(code, int) else 0
+    click.echo(error_line(error, as_json=as_json), err=True)
+    return error.exit_code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that nothing half done stays behind."""
+    raise KeyboardInterrupt
+
+
+def _fill_closed_streams() -> None:
+    """Where a standard stream is closed, no file of ours may take its number.
+
+    Standard output is then a file that cannot be written: who prints is told so.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number < 2 else os.O_WRONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _drop_unwritten() -> None:
+    """Python writes what is left on exit; what could not be written has been said already."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,24 @@ from timefs.tree import Folder
 @click.command(short_help="show the history as a drive")
 @click.argument("folder", metavar="DIR")
 @click.option("--foreground", is_flag=True, help="Serve until unmounted or interrupted.")
-@click.option("--names", type=click.Choice([names.value for names in Names]))
+@click.option(
+    "--names",
+    type=click.Choice([Names.COLONS.value, Names.WINDOWS.value]),
+    help="How instants are listed: 2026-05-01T10:00:37Z, or with no colon for Windows.",
+)
 @click.option("--allow-other", is_flag=True, help="Let other users in too.")
 @pass_session
 def mount(
     session: Session, folder: str, foreground: bool, names: str | None, allow_other: bool
 ) -> None:
-    """Mount the history at the empty directory DIR, in the background unless told otherwise."""
+    """Mount the history at the folder DIR, in the background unless told otherwise.
+
+    New instants appear without mounting again. Nobody can write; `timefs unmount DIR` ends it.
+
+    Example:
+      timefs mount /mnt/history
+      ls /mnt/history/vm1/2026-05-01T10:00/disk
+    """
     mountpoint = Path(folder).absolute()
     session.open().close()  # whatever is wrong with the repository is said here, not in a log
     spelling = Names(names or session.config.names)

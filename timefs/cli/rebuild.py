@@ -9,7 +9,13 @@ from timefs.cli.session import Session, pass_session
 @click.command(short_help="make index and catalog again from the packs")
 @pass_session
 def rebuild(session: Session) -> None:
-    """Throw index and catalog away and make them again from the packs."""
+    """Throw index and catalog away and make them again from the packs.
+
+    Nothing is lost by it; no other command has to wait.
+
+    Example:
+      timefs rebuild
+    """
     repository = session.open()
     repository.index.erase()
     repository.index.follow(repository.reader)

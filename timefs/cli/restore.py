@@ -1,13 +1,47 @@
 """`timefs restore`: copy a file, a folder or a whole disk out."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from store.errors import IncompleteError
-from timefs.cli.session import Session, human_bytes, pass_session, progress_bar
-from timefs.restore import Restore
-from timefs.tree import Leaf
+from store.errors import IncompleteError, NotFoundError, UsageError
+from timefs.cli.progress import progress_bar
+from timefs.cli.session import Session, human_bytes, pass_session, path_names
+from timefs.restore import Restore, content_bytes
+from timefs.tree import Attributes, Entry, Folder, Leaf, Node
+
+
+class CapturedFiles(Folder):
+    """An instant's captured files, without the folders that show what is inside them."""
+
+    def __init__(self, instant: Folder) -> None:
+        self._instant = instant
+
+    @property
+    def identity(self) -> bytes:
+        return self._instant.identity
+
+    def attributes(self) -> Attributes:
+        return self._instant.attributes()
+
+    def lookup(self, name: bytes) -> Node:
+        return self._instant.lookup(name)
+
+    def entries(self) -> Iterator[Entry]:
+        return (entry for entry in self._instant.entries() if isinstance(entry.node, Leaf))
+
+
+def wanted(node: Node, names: list[str], path: str) -> Node:
+    """What a path asks for: of an instant its captured files, each once.
+
+    Raises:
+        UsageError: the path names no instant.
+    """
+    above = 3 if names[1:2] == ["@snaps"] else 2
+    if len(names) < above:
+        raise UsageError(f"{path or '/'}: expected MACHINE/TIME/…; `timefs ls` shows what there is")
+    return CapturedFiles(node) if len(names) == above and isinstance(node, Folder) else node
 
 
 @click.command(short_help="copy a file, a folder or a whole disk out")
@@ -16,27 +50,41 @@ from timefs.tree import Leaf
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @pass_session
 def restore(session: Session, path: str, dest: str, force: bool) -> None:
-    """Copy PATH into DEST if that is a folder, else as DEST; verified before it gets its name.
+    """Copy PATH into DEST if that is a folder, else as DEST.
 
-    Exit code 3: some files of a folder could not be restored; they are named, the rest is there.
+    A file gets its name only when it is whole and has been read back. An instant stands for its
+    captured files. Exit code 3: some files of a folder could not be restored; they are named, the
+    rest is there.
+
+    Examples:
+      timefs restore vm1/2026-05-01T10:00/disk.vhdx /vms/back.vhdx   a whole disk
+      timefs restore vm1/latest/disk/Users/bob /tmp                  /tmp/bob, a folder of a guest
+      timefs restore vm1/latest/disk.raw disk.raw                    the disk inside the VHDX
     """
-    node = session.node(session.open(), path)
-    name = path.rstrip("/").rpartition("/")[2].encode(errors="surrogateescape")
-    with progress_bar(path) as bar:
-        bar.start(node.attributes().size if isinstance(node, Leaf) else 0)
-        done = Restore(bar.advance, force=force).run(node, name, Path(dest))
-    for line in done.failed:
-        click.echo(f"timefs: {line}", err=True)
+    names = path_names(path)
+    target = Path(dest)
+    if target.resolve().is_relative_to(session.root.resolve()):
+        raise UsageError(f"{dest}: expected a place outside the repository {session.root}")
+    if dest.endswith("/") and not target.is_dir():
+        raise NotFoundError(f"{dest}: expected a folder to restore into, found none")
+    node = wanted(session.node(session.open(), path), names, path)
+    name = names[-1].encode(errors="surrogateescape")
+    with progress_bar(names[-1]) as bar:
+        bar.start(content_bytes(node) if bar.shown else 0)
+        done = Restore(bar.advance, force=force).run(node, name, target)
+    for error in done.failed:
+        session.complain(error)
+    files = "1 file" if done.files == 1 else f"{done.files} files"
     session.show(
         {
             "path": path,
-            "target": dest,
+            "target": str(done.target),
             "files": done.files,
             "folders": done.folders,
             "written_bytes": done.written_bytes,
             "failed": len(done.failed),
         },
-        f"{path}: {done.files} files, {human_bytes(done.written_bytes)} restored and verified",
+        f"{done.target}: {files}, {human_bytes(done.written_bytes)}; restored and verified",
     )
     if done.failed:
         raise IncompleteError(f"{path}: {len(done.failed)} not restored, the rest is there")

@@ -1,32 +1,35 @@
-"""What every command needs: options given before it, the repository, and how results are shown.
+"""What every command needs: the shared options, the repository, and how results are shown.
 
-Defined here and only here: `Session`, the JSON form of results, sizes for people and progress.
-Used by every command. Main thread only.
+Defined here and only here: `Session`, the options that every command takes, the JSON form of
+results and errors, sizes for people. Used by every command. Main thread only.
 """
 
 import json
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec
 
 import click
 
-from store.errors import NotFoundError, UsageError
+from store.errors import NotFolderError, NotFoundError, TimefsError, UsageError
 from store.repository import Repository, default_cache
-from timefs.config import Config
+from timefs.config import Config, read_config
 from timefs.times import Names, spell
 from timefs.timetree import TimeTree
-from timefs.tree import Node, walk
+from timefs.tree import Folder, Link, Node
+
+P = ParamSpec("P")
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_META: Final = "timefs."
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The options before the command."""
+    """What the shared options and the configuration say."""
 
     repo: Path | None
     cache: Path | None
@@ -41,7 +44,7 @@ class Session:
             UsageError: none was named.
         """
         if self.repo is None:
-            raise UsageError("no repository named; give -r REPO or set TIMEFS_REPO")
+            raise UsageError("no repository named; give -r REPO, or set TIMEFS_REPO")
         return self.repo.absolute()
 
     def open(self) -> Repository:
@@ -56,6 +59,10 @@ class Session:
         """One result: a JSON object a line, or text for a person."""
         click.echo(json.dumps(record) if self.json else text)
 
+    def complain(self, error: TimefsError) -> None:
+        """One error on standard error, as JSON or for a person."""
+        click.echo(error_line(error, as_json=self.json), err=True)
+
     def tree(self, repository: Repository, names: Names = Names.COLONS) -> TimeTree:
         """The repository's history as a tree."""
         return TimeTree(repository, names)
@@ -64,16 +71,88 @@ class Session:
         """The node at a path of the mount.
 
         Raises:
-            NotFoundError: there is none; the message names the path.
+            NotFoundError, NotFolderError: there is none; the message names how far the path leads.
         """
-        names = [name for name in path.encode(errors="surrogateescape").split(b"/") if name]
-        try:
-            return walk(self.tree(repository).root, names)
-        except NotFoundError as error:
-            raise NotFoundError(f"{path}: {error}") from error
+        node: Node = self.tree(repository).root
+        reached: list[str] = []
+        for name in path_names(path):
+            if not isinstance(node, Folder):
+                raise NotFolderError(f"{'/'.join(reached)}: expected a folder, found a file")
+            reached.append(name)
+            try:
+                node = node.lookup(name.encode(errors="surrogateescape"))
+            except NotFoundError as error:
+                raise NotFoundError(f"{'/'.join(reached)}: {error}") from error
+        return node
 
 
-pass_session = click.make_pass_decorator(Session)
+def path_names(path: str) -> list[str]:
+    """The names that a path in the mount leads through."""
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def kind_of(node: Node) -> str:
+    """What a node is, in a word."""
+    if isinstance(node, Folder):
+        return "folder"
+    return "link" if isinstance(node, Link) else "file"
+
+
+def shared_options() -> list[click.Option]:
+    """The options that every command takes, before its name or after it."""
+
+    def keep(context: click.Context, option: click.Parameter, value: object) -> None:
+        if value:
+            context.meta[f"{_META}{option.name}"] = value
+
+    return [
+        click.Option(
+            list(names),
+            metavar=metavar,
+            help=text,
+            is_flag=not metavar,
+            expose_value=False,
+            callback=keep,
+        )
+        for names, metavar, text in (
+            (("-r", "--repo"), "REPO", "The repository; else TIMEFS_REPO, else the configuration."),
+            (("--cache",), "DIR", "Where derived indexes live."),
+            (("--config",), "FILE", "Configuration; /etc/timefs.toml by default."),
+            (("--json",), None, "One JSON object a line."),
+        )
+    ]
+
+
+def _session(context: click.Context) -> Session:
+    said: dict[str, Any] = {
+        name.removeprefix(_META): value
+        for name, value in context.meta.items()
+        if name.startswith(_META)
+    }
+    config = read_config(Path(said["config"]) if "config" in said else None)
+    repo = said.get("repo") or os.environ.get("TIMEFS_REPO") or config.repo
+    cache = said.get("cache") or config.cache
+    return Session(
+        Path(repo) if repo else None, Path(cache) if cache else None, "json" in said, config
+    )
+
+
+def pass_session(command: Callable[Concatenate[Session, P], None]) -> Callable[P, None]:
+    """Give a command the session of its context as its first argument."""
+
+    @wraps(command)
+    def with_session(*args: P.args, **kwargs: P.kwargs) -> None:
+        command(_session(click.get_current_context()), *args, **kwargs)
+
+    return with_session
+
+
+def error_line(error: TimefsError, *, as_json: bool) -> str:
+    """An error as standard error shows it."""
+    if not as_json:
+        return f"timefs: {error}"
+    said = {"code": error.exit_code, "kind": error.kind, "message": str(error)}
+    return json.dumps({"error": said})
 
 
 def shown_name(name: bytes) -> str:
@@ -95,58 +174,3 @@ def human_bytes(count: int) -> str:
 def rfc3339(time_ns: int) -> str:
     """A time as JSON shows it: UTC, to the nanosecond where it matters."""
     return spell(time_ns, Names.COLONS, exact=True)
-
-
-class ProgressBar:
-    """A bar with rate and time to go on standard error; nothing where that is not a terminal."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._bar: Any = None
-        self._task: Any = None
-
-    def start(self, total_bytes: int) -> None:
-        """Show the bar."""
-        if not sys.stderr.isatty():
-            return
-        from rich.console import Console  # noqa: PLC0415  # not loaded where no bar is shown
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._bar.add_task(self._label, total=total_bytes)
-        self._bar.start()
-
-    def advance(self, done_bytes: int) -> None:
-        """Some more is done."""
-        if self._bar is not None:
-            self._bar.advance(self._task, done_bytes)
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
-@contextmanager
-def progress_bar(label: str) -> Generator[ProgressBar]:
-    """A bar that is taken away whatever happens."""
-    bar = ProgressBar(label)
-    try:
-        yield bar
-    finally:
-        bar.stop()

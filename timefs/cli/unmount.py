@@ -12,6 +12,10 @@ from timefs.mount.mounting import unmount as unmount_at
 @click.argument("folder", metavar="DIR")
 @pass_session
 def unmount(session: Session, folder: str) -> None:
-    """Unmount the history from DIR."""
+    """Unmount the history from DIR, also when its server has died.
+
+    Example:
+      timefs unmount /mnt/history
+    """
     unmount_at(Path(folder))
     session.show({"mountpoint": folder}, f"{folder}: unmounted")

@@ -128,7 +128,7 @@ class DiskFolder(Folder):
                 shown = slot.root() is not None
                 if name == entry.name or (name == bare and shown):
                     return entry.node
-        raise NotFoundError(f"{name.decode(errors='replace')}: no such partition")
+        raise NotFoundError("no such partition")
 
     def entries(self) -> Iterator[Entry]:
         for slot in self._slots:

@@ -97,7 +97,7 @@ class InstantView:
             return CapturedFile(self._opened, self._captured[name])
         found = self._disk_of(name)
         if found is None:
-            raise NotFoundError(f"{name!a}: no such file at this instant")
+            raise NotFoundError("no such file at this instant")
         captured, form = found
         if form is not Form.RAW:
             return guest_folder(self._opened, captured, form)

@@ -79,7 +79,7 @@ class RootFolder(Folder):
     def lookup(self, name: bytes) -> Node:
         machine = machine_name(name)
         if machine not in self._tree.history.machines():
-            raise NotFoundError(f"{machine!a}: no such machine in this repository")
+            raise NotFoundError("no such machine in this repository; `timefs log` lists them")
         return MachineFolder(self._tree, machine)
 
     def entries(self) -> Iterator[Entry]:
@@ -115,7 +115,7 @@ class MachineFolder(Folder):
             return InstantFolder(self._tree, history.latest(self._machine))
         instant = history.at(self._machine, asked.time_ns)
         if asked.start_ns > max(history.now_ns(), history.instants(self._machine)[-1].time_ns):
-            raise NotFoundError(f"{name.decode()}: lies in the future")
+            raise NotFoundError("this time lies in the future")
         return InstantFolder(self._tree, instant)
 
     def answer_frozen(self, name: bytes) -> bool:
@@ -155,7 +155,7 @@ class SnapsFolder(MachineFolder):
 
     def lookup(self, name: bytes) -> Node:
         if not name.startswith(b"@GMT-"):
-            raise NotFoundError(f"{name!a}: expected a name like @GMT-2024.05.01-10.00.37")
+            raise NotFoundError("expected a name like @GMT-2024.05.01-10.00.37")
         return super().lookup(name)
 
     def entries(self) -> Iterator[Entry]:

@@ -182,7 +182,7 @@ class NtfsFolder(NtfsNode, Folder):
             for entry in index.entries():
                 if show_name(entry.name) == name and self._shown(entry):
                     return self._node(entry)
-        raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
+        raise NotFoundError("no such file or folder")
 
     def entries(self) -> Iterator[Entry]:
         for entry in self._index().entries():
