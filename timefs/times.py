@@ -79,9 +79,7 @@ def parse(spelling: str, now_ns: int) -> Asked:
         return Asked(Meaning.LATEST, now_ns, now_ns)
     asked = _relative(spelling, now_ns) or _absolute(spelling)
     if asked is None or asked.time_ns not in _REPRESENTABLE_NS:
-        raise NotFoundError(
-            f"not a time; write it like 2024-05-01T10:00:37Z, {LATEST} or -5m"
-        )
+        raise NotFoundError(f"not a time; write it like 2024-05-01T10:00:37Z, {LATEST} or -5m")
     return asked
 
 
