@@ -45,7 +45,7 @@ def decode(container: Image, find: Find = no_siblings) -> Image:
 def _decode(container: Image, siblings: Siblings) -> Image:
     magic = container.read(0, 8)
     if magic == vhdx.SIGNATURE:
-        return vhdx.open_vhdx(container)
+        return vhdx.open_vhdx(container, siblings)
     if magic[:4] == qcow2.MAGIC:
         return qcow2.open_qcow2(container, siblings)
     if vmdk.is_vmdk(container):
@@ -53,7 +53,7 @@ def _decode(container: Image, siblings: Siblings) -> Image:
     if vdi.is_vdi(container):
         return vdi.open_vdi(container)
     if vhd.is_vhd(container):
-        return vhd.open_vhd(container)
+        return vhd.open_vhd(container, siblings)
     if magic[:4] == _OLD_VMDK:
         raise UnsupportedError("VMDK of an old ESX snapshot: this version does not decode it")
     return container
@@ -66,11 +66,14 @@ def references(container: Image) -> list[str]:
         CorruptError: it is of a known format and damaged.
         UnsupportedError: it is of a known format that is not decoded.
     """
-    paths: list[str] = []
-    if container.read(0, 4) == qcow2.MAGIC:
+    if container.read(0, 8) == vhdx.SIGNATURE:
+        paths = vhdx.references(container)
+    elif container.read(0, 4) == qcow2.MAGIC:
         paths = qcow2.references(container)
     elif vmdk.is_vmdk(container):
         paths = vmdk.references(container)
+    else:
+        paths = vhd.references(container)
     return [name for path in paths for name in file_names(path)]
 
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from timefs.guest.beneath import beneath
 from timefs.guest.compressed import CompressedImage, inflate, unzstd
 from timefs.guest.siblings import Siblings
 
@@ -266,7 +267,7 @@ class Qcow2(MappedImage):
         elif present:
             yield self._stored(start, length, place)
         else:
-            yield from self._beneath(start, length)
+            yield from beneath(self._backing, start, length)
 
     def _subclusters(self, cluster: int, place: int | None, bitmap: int) -> Iterator[Extent]:
         """A cluster in 32 parts, each stored, zeros or not there; like ones joined."""
@@ -289,7 +290,7 @@ class Qcow2(MappedImage):
             elif states[part][1]:
                 yield Extent(at, length, ExtentKind.ZERO, None, 0)
             else:
-                yield from self._beneath(at, length)
+                yield from beneath(self._backing, at, length)
             part = last
 
     def _stored(self, start: int, length: int, place: int) -> Extent:
@@ -299,11 +300,3 @@ class Qcow2(MappedImage):
                 f"bytes, got {place} + {length}; the file is cut short or its table damaged"
             )
         return Extent(start, length, ExtentKind.DATA, self._data, place)
-
-    def _beneath(self, start: int, length: int) -> Iterator[Extent]:
-        """The backing disk's bytes, zeros beyond its end."""
-        inside = 0 if self._backing is None else min(max(self._backing.size - start, 0), length)
-        if inside:
-            yield Extent(start, inside, ExtentKind.DATA, self._backing, start)
-        if inside < length:
-            yield Extent(start + inside, length - inside, ExtentKind.ZERO, None, 0)

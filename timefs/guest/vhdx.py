@@ -1,10 +1,9 @@
-"""VHDX: fixed and dynamic virtual hard disks as images, the log replayed in memory.
+"""VHDX: fixed, dynamic and differencing disks as images, the log replayed in memory.
 
-Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. Differencing
-disks are not supported yet. The block table is read as needed, so memory does not grow with the
-disk.
+Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. The block table
+and the sector bitmaps are read as needed, so memory does not grow with the disk.
 
-Source: [MS-VHDX] 2.2 (headers, region table), 2.4 (BAT), 2.6 (metadata).
+Source: [MS-VHDX] 2.2 (headers, region table), 2.5 (BAT), 2.6 (metadata).
 """
 
 import struct
@@ -14,7 +13,11 @@ from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from timefs.guest.beneath import beneath
+from timefs.guest.bitmap import bit_runs
+from timefs.guest.siblings import Siblings
 from timefs.guest.vhdx_log import checked, replay
+from timefs.guest.vhdx_parent import ParentLocator, parse_locator
 
 SIGNATURE: Final = b"vhdxfile"
 MIB: Final = 1 << 20
@@ -53,16 +56,22 @@ KNOWN_ITEMS: Final = {
     PARENT_LOCATOR,
 }
 
-ZERO_STATES: Final = {0, 1, 2, 3}
-"""Not present, undefined, zero, unmapped: without a parent all read as zeros, as in qemu."""
+NOT_PRESENT: Final = 0
+ZERO_STATES: Final = {1, 2, 3}
+"""Undefined, zero, unmapped: all read as zeros, never as the parent's bytes."""
 
 FULLY_PRESENT: Final = 6
+PARTIALLY_PRESENT: Final = 7
+BITMAP_BYTES: Final = MIB
+BITMAP_SECTORS: Final = BITMAP_BYTES * 8
 
 
 class Header(NamedTuple):
     """The current header's fields that matter here."""
 
     sequence: int
+    data_guid: bytes
+    """Changes whenever the disk's content may have: a child names its parent's."""
     log_guid: bytes
     log_length: int
     log_offset: int
@@ -81,23 +90,52 @@ class Geometry(NamedTuple):
     size: int
     block_bytes: int
     sector_bytes: int
+    locator: ParentLocator | None
+    """Of a differencing disk."""
 
 
-def open_vhdx(container: Image) -> Image:
+def open_vhdx(container: Image, siblings: Siblings) -> "Vhdx":
     """The disk of a VHDX file.
 
     Raises:
-        CorruptError: the file contradicts the format, or its log cannot be replayed.
+        CorruptError: the file contradicts the format, its log cannot be replayed, or its parent is
+            missing or was changed.
         UnsupportedError: it needs a feature that is not decoded.
     """
+    container, bat, geometry = _opened(container)
+    parent = None if geometry.locator is None else _parent(geometry.locator, siblings)
+    return Vhdx(container, bat, geometry, parent)
+
+
+def references(container: Image) -> list[str]:
+    """The paths by which a differencing disk names its parent; none of another disk."""
+    locator = _opened(container)[2].locator
+    return [] if locator is None else locator.paths
+
+
+def _opened(container: Image) -> tuple[Image, "Region", "Geometry"]:
+    """The file with its log replayed, where its block table is, and what its metadata says."""
     if container.read(0, 8) != SIGNATURE:
         raise UnsupportedError("not a VHDX: there is no file identifier")
     header = _current_header(container)
     if any(header.log_guid):
         container = replay(container, header.log_offset, header.log_length, header.log_guid)
     regions = _regions(container)
-    geometry = _geometry(container, regions[METADATA_REGION])
-    return Vhdx(container, regions[BAT_REGION], geometry)
+    return container, regions[BAT_REGION], _geometry(container, regions[METADATA_REGION])
+
+
+def _parent(locator: ParentLocator, siblings: Siblings) -> Image:
+    file, above = siblings.file(locator.paths, "VHDX parent")
+    if file.read(0, 8) != SIGNATURE:
+        raise CorruptError(f"VHDX parent {locator.paths[0]!a}: expected a VHDX, got another file")
+    got = _current_header(file).data_guid
+    if got not in locator.linkages:
+        raise CorruptError(
+            f"VHDX parent {locator.paths[0]!a}: data write id: expected "
+            f"{uuid.UUID(bytes_le=locator.linkages[0])}, got {uuid.UUID(bytes_le=got)}; it was "
+            f"written to after the child was made"
+        )
+    return open_vhdx(file, above)
 
 
 def _current_header(container: Image) -> Header:
@@ -107,12 +145,12 @@ def _current_header(container: Image) -> Header:
         content = container.read(offset, HEADER_BYTES)
         if len(content) != HEADER_BYTES or content[:4] != b"head" or not checked(content):
             continue
-        _, _, sequence, _, _, log_guid, _, version, log_length, log_offset = HEADER.unpack_from(
+        _, _, sequence, _, data, log, log_version, version, log_length, log_at = HEADER.unpack_from(
             content
         )
-        if version != 1:
-            raise UnsupportedError(f"VHDX: expected version 1, got {version}")
-        found.append(Header(sequence, log_guid, log_length, log_offset))
+        if version != 1 or log_version:
+            raise UnsupportedError(f"VHDX: expected versions 1 and 0, got {version}, {log_version}")
+        found.append(Header(sequence, data, log, log_length, log_at))
     if not found:
         raise CorruptError("VHDX: both headers are damaged: wrong signature or checksum")
     return max(found)
@@ -158,15 +196,16 @@ def _geometry(container: Image, region: Region) -> Geometry:
     block_bytes, flags = struct.unpack_from("<II", items[FILE_PARAMETERS].ljust(8, b"\0"))
     size = int.from_bytes(items[DISK_SIZE][:8], "little")
     sector_bytes = int.from_bytes(items[SECTOR_SIZE][:4], "little")
-    if flags & HAS_PARENT:
-        raise UnsupportedError("VHDX: it is a differencing disk; its parent would be needed")
+    if flags & HAS_PARENT and PARENT_LOCATOR not in items:
+        raise CorruptError("VHDX metadata: it is a differencing disk without a parent locator")
     if not MIB <= block_bytes <= BLOCK_BYTES_MAX or block_bytes & (block_bytes - 1):
         raise CorruptError(f"VHDX: block size: expected a power of two, got {block_bytes}")
     if sector_bytes not in (512, 4096):
         raise CorruptError(f"VHDX: sector size: expected 512 or 4096, got {sector_bytes}")
     if not 0 < size <= DISK_BYTES_MAX or size % sector_bytes:
         raise CorruptError(f"VHDX: disk size: expected whole sectors up to 64 TiB, got {size}")
-    return Geometry(size, block_bytes, sector_bytes)
+    locator = parse_locator(items[PARENT_LOCATOR]) if flags & HAS_PARENT else None
+    return Geometry(size, block_bytes, sector_bytes, locator)
 
 
 def _metadata(container: Image, region: Region) -> dict[bytes, bytes]:
@@ -192,16 +231,23 @@ def _metadata(container: Image, region: Region) -> dict[bytes, bytes]:
 
 
 class Vhdx(MappedImage):
-    """The disk: blocks where the table says, zeros where it says so."""
+    """The disk: blocks where the table says, else zeros or the parent's bytes."""
 
-    def __init__(self, container: Image, bat: Region, geometry: Geometry) -> None:
+    def __init__(
+        self, container: Image, bat: Region, geometry: Geometry, parent: Image | None
+    ) -> None:
         super().__init__(geometry.size)
         self._container = container
         self._bat = bat
+        self._parent = parent
         self._block_bytes = geometry.block_bytes
-        self._chunk_blocks = (geometry.sector_bytes << 23) // geometry.block_bytes
+        self.sector_bytes: Final = geometry.sector_bytes
+        """Of the logical sectors by which the guest addresses the disk."""
+        self._chunk_blocks = BITMAP_SECTORS * geometry.sector_bytes // geometry.block_bytes
         blocks = -(-geometry.size // geometry.block_bytes)
         entries = blocks + (blocks - 1) // self._chunk_blocks
+        if parent is not None:
+            entries = -(-blocks // self._chunk_blocks) * (self._chunk_blocks + 1)
         if entries * 8 > bat.length:
             raise CorruptError(
                 f"VHDX block table: expected {entries} entries, the region has {bat.length // 8}"
@@ -211,25 +257,61 @@ class Vhdx(MappedImage):
         first = offset // self._block_bytes
         end = -(-(offset + length) // self._block_bytes)
         for block in range(first, end):
-            yield self._block(block)
+            yield from self._block(block, offset, offset + length)
 
-    def _block(self, block: int) -> Extent:
-        """The extent of a whole block; a sector bitmap's entry follows each chunk of blocks."""
-        index = block + block // self._chunk_blocks
+    def _entry(self, index: int) -> tuple[int, int]:
+        """(state, offset in the file) of an entry of the block table."""
         content = read_exactly(
             self._container, self._bat.offset + index * 8, 8, f"VHDX block table entry {index}"
         )
         entry = int.from_bytes(content, "little")
-        state, place = entry & 7, (entry >> 20) * MIB
+        return entry & 7, (entry >> 20) * MIB
+
+    def _block(self, block: int, low: int, high: int) -> Iterator[Extent]:
+        """A block's extents; a sector bitmap's entry follows each chunk of blocks."""
+        state, place = self._entry(block + block // self._chunk_blocks)
         start = block * self._block_bytes
         length = min(self._block_bytes, self.size - start)
+        if state == NOT_PRESENT:
+            yield from beneath(self._parent, start, length)
+            return
         if state in ZERO_STATES:
-            return Extent(start, length, ExtentKind.ZERO, None, 0)
-        if state != FULLY_PRESENT:
-            raise CorruptError(f"VHDX block {block}: expected a state of 0 to 3 or 6, got {state}")
+            yield Extent(start, length, ExtentKind.ZERO, None, 0)
+            return
+        partial = state == PARTIALLY_PRESENT and self._parent is not None
+        if state != FULLY_PRESENT and not partial:
+            raise CorruptError(f"VHDX block {block}: a state that it cannot have, {state}")
         if place < MIB or place + length > self._container.size:
             raise CorruptError(
                 f"VHDX block {block}: expected it within the file's {self._container.size} bytes, "
                 f"got {place} + {length}; the file is cut short or its table damaged"
             )
-        return Extent(start, length, ExtentKind.DATA, self._container, place)
+        if partial:
+            low, high = max(low, start), min(high, start + length)
+            yield from self._partly(block, place, low, high)
+        else:
+            yield Extent(start, length, ExtentKind.DATA, self._container, place)
+
+    def _partly(self, block: int, place: int, low: int, high: int) -> Iterator[Extent]:
+        """The sectors of a block from `low` to `high`: its own where its chunk's bitmap says so."""
+        chunk, number = divmod(block, self._chunk_blocks)
+        state, bitmap_at = self._entry(chunk * (self._chunk_blocks + 1) + self._chunk_blocks)
+        what = f"VHDX sector bitmap {chunk}"
+        if state != FULLY_PRESENT or bitmap_at < MIB:
+            raise CorruptError(f"{what}: expected it present, got state {state} at {bitmap_at}")
+        start, sector_bytes = block * self._block_bytes, self.sector_bytes
+        first = (low - start) // sector_bytes
+        count = -(-(high - start) // sector_bytes) - first
+        bit = number * (self._block_bytes // sector_bytes) + first
+        content = read_exactly(
+            self._container, bitmap_at + bit // 8, (bit % 8 + count + 7) // 8, what
+        )
+        for own, run_bit, sectors in bit_runs(content, bit % 8, count, "little"):
+            inside = (first + run_bit - bit % 8) * sector_bytes
+            length = sectors * sector_bytes
+            if own:
+                yield Extent(
+                    start + inside, length, ExtentKind.DATA, self._container, place + inside
+                )
+            else:
+                yield from beneath(self._parent, start + inside, length)

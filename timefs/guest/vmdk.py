@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, ExtentKind, Image, MappedImage
+from timefs.guest.beneath import beneath
 from timefs.guest.siblings import Siblings
 from timefs.guest.vmdk_extent import MAGIC, SECTOR_BYTES, SESPARSE_MAGIC, open_grains, sparse_header
 
@@ -178,12 +179,8 @@ class _Beneath(MappedImage):
         return None if parent is None else cls(parent, start, size)
 
     def map(self, offset: int, length: int) -> Iterator[Extent]:
-        room = self._parent.size - self._start - offset
-        inside = min(max(room, 0), length)
-        if inside:
-            yield Extent(offset, inside, ExtentKind.DATA, self._parent, self._start + offset)
-        if inside < length:
-            yield Extent(offset + inside, length - inside, ExtentKind.ZERO, None, 0)
+        for run in beneath(self._parent, self._start + offset, length):
+            yield run._replace(offset=run.offset - self._start)
 
 
 class Vmdk(MappedImage):

@@ -1,0 +1,28 @@
+"""Sector bitmaps: which sectors of a block a differencing disk has itself.
+
+Defined here and only here: `bit_runs`. Used by timefs.guest.vhd and timefs.guest.vhdx, whose bits
+lie in opposite order within a byte. Pure functions.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+
+def bit_runs(
+    bitmap: bytes, first: int, count: int, order: Literal["big", "little"]
+) -> Iterator[tuple[bool, int, int]]:
+    """(set, first, count) of the runs of equal bits in `[first, first + count)`.
+
+    The bitmap must reach so far; `order` is that of the bits within a byte.
+    """
+    if count <= 0:
+        return
+    start = first // 8
+    content = np.frombuffer(bitmap, np.uint8)[start : (first + count + 7) // 8]
+    bits = np.unpackbits(content, bitorder=order)[first - start * 8 :][:count]
+    edges = [0, *(np.flatnonzero(np.diff(bits)) + 1).tolist(), count]
+    for at, end in pairwise(edges):
+        yield bool(bits[at]), first + at, end - at
