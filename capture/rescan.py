@@ -5,6 +5,7 @@ block by block with the digest map, and turned into changes. Used by `timefs cap
 runs on the calling thread; reading and hashing run on threads of its own.
 """
 
+import errno
 import os
 import stat
 from collections import deque
@@ -23,6 +24,8 @@ from store.stretch import stretches
 
 CHUNK_BYTES: Final = 4 << 20
 CHUNKS_IN_FLIGHT: Final = 4
+HOLE_BLOCKS: Final = 1 << 16
+"""Blocks of a hole that are looked up in the map at once."""
 
 
 class Sink(Protocol):
@@ -62,12 +65,14 @@ class Source:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.path = path
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:  # without O_NONBLOCK a pipe would keep us waiting for a writer
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise NotFoundError(f"{path}: no such file; nothing was stored") from error
         except PermissionError as error:
             raise DeniedError(f"{path}: not allowed to read it; nothing was stored") from error
+        except OSError as error:
+            raise TimefsError(f"{path}: {error.strerror}; nothing was stored") from error
         mode = os.fstat(self.descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             os.close(self.descriptor)
@@ -90,9 +95,11 @@ class Source:
         while at < size:
             try:
                 start = os.lseek(self.descriptor, at, os.SEEK_DATA)
-            except OSError:  # ENXIO: only a hole is left
-                return
-            end = min(os.lseek(self.descriptor, start, os.SEEK_HOLE), size)
+                end = min(os.lseek(self.descriptor, start, os.SEEK_HOLE), size)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    return
+                start, end = at, size  # a block device, or a file system that knows no holes
             if start >= end:
                 return
             yield start, end
@@ -227,17 +234,15 @@ class Scan:
     def _hole(self, start: int, end: int, sink: Sink, file: int) -> None:
         """Zeros that need not be read: told where there was data before, and where all is new."""
         known_end = min(end, blocks_of(self._known_bytes) * BLOCK_BYTES)
-        at = start
-        while at < known_end:
-            stop = min(at + 64 * CHUNK_BYTES, known_end)
-            known = self._map.blocks(at // BLOCK_BYTES, blocks_of(stop - at))
-            was_data = known.any(axis=1)
-            for first, last in stretches(np.flatnonzero(was_data)):
-                begin = at + first * BLOCK_BYTES
-                sink.zero(file, begin, min(at + last * BLOCK_BYTES, stop) - begin)
-            if was_data.any():
+        for first, last in self._map.filled(start // BLOCK_BYTES, blocks_of(max(start, known_end))):
+            for at in range(first, last, HOLE_BLOCKS):
+                known = self._map.blocks(at, min(HOLE_BLOCKS, last - at))
+                was_data = known.any(axis=1)
+                for begin, stop in stretches(np.flatnonzero(was_data)):
+                    offset = (at + begin) * BLOCK_BYTES
+                    sink.zero(file, offset, min((at + stop) * BLOCK_BYTES, end) - offset)
                 known[was_data] = 0
-            at = stop
+        at = max(start, known_end)
         if at < end:
             sink.zero(file, at, end - at)
         self._progress(end - start)

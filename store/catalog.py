@@ -8,24 +8,25 @@ are ordered by Delta's own commits.
 """
 
 import datetime as dt
-import shutil
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
-from blake3 import blake3
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from store.catalog_table import CatalogTable, erase_table
 from store.errors import DamagedError
 from store.index import Index
 from store.pack import PackReference, Statement
 from store.packs import PackReader
 from store.row import RowKind, epoch_of
 
-CHECKSUMS: Final = "_timefs_checksums"
+log = logging.getLogger(__name__)
+
+BATCH_PACKS_MAX: Final = 64
+"""Packs that are taken into a table by one commit: what bounds the memory of following."""
 
 ROWS: Final = pa.schema(
     [
@@ -48,11 +49,14 @@ PACKS: Final = pa.schema(
 """One a pack of a complete transaction."""
 
 NAMES: Final = pa.schema(
-    [("writer", pa.int64()), ("file", pa.int64()), ("sequence", pa.int64()), ("name", pa.string())]
+    [(name, pa.int64()) for name in ("writer", "file", "epoch", "sequence", "own_number")]
+    + [("name", pa.string())]
 )
-"""Names of machines (file 0) and files; ids stand for them everywhere else."""
+"""Names of machines (file 0, in every pack) and files; ids stand for them everywhere else."""
 
 SCHEMAS: Final = {"rows": ROWS, "packs": PACKS, "names": NAMES}
+NUMBERS: Final = {"rows": "own_number", "packs": "number", "names": "own_number"}
+"""The column that holds the number of the pack that says a row."""
 
 LOG: Final = """
 WITH machine AS (SELECT DISTINCT writer, name FROM names WHERE file = 0),
@@ -88,6 +92,16 @@ class LogEntry(NamedTuple):
     """What the repository grew by."""
 
 
+class Batch(NamedTuple):
+    """What some packs of a writer say, as rows of a table."""
+
+    writer: int
+    first: int
+    end: int
+    """Last pack number + 1."""
+    content: pa.Table
+
+
 class Catalog:
     """The Delta tables of one repository."""
 
@@ -96,110 +110,66 @@ class Catalog:
         self._index = index
         self._reader = reader
 
-    def follow(self) -> None:
-        """Write what the packs say and the tables do not cover yet."""
-        for table in SCHEMAS:
-            for state in self._index.writers():
-                self._follow(table, state.writer)
+    def _table(self, name: str) -> CatalogTable:
+        partition = "day" if name == "rows" else None
+        return CatalogTable(self._folder / name, SCHEMAS[name], partition)
 
-    def _follow(self, table: str, writer: int) -> None:
-        while True:
-            covered = self._covered(table, writer)
-            content = self._tail(table, writer, covered)
-            if content is None:
-                return
-            newest = self._newest(writer)
-            properties = CommitProperties(
-                app_transactions=[Transaction(f"writer-{writer:08x}", newest)]
-            )
+    def follow(self) -> None:
+        """Write what the packs say and the tables do not cover yet; a torn table is made again.
+
+        Raises:
+            TimefsError: the tables cannot be written, or a pack not be read.
+        """
+        for name in SCHEMAS:
             try:
-                write_deltalake(
-                    str(self._folder / table),
-                    content,
-                    mode="append",
-                    partition_by=["day"] if table == "rows" else None,
-                    commit_properties=properties,
-                )
-            except CommitFailedError:
-                continue  # another process covered the same packs first: look again
-            self._write_checksums(table)
-            return
+                self._table(name)
+            except DamagedError as error:
+                log.warning("%s; making it again from the packs", error)
+                erase_table(self._folder / name)
+            for state in self._index.writers():
+                while self._follow(name, state.writer):
+                    pass
+
+    def _follow(self, name: str, writer: int) -> bool:
+        """Cover some more of a writer's packs; answer whether there may be others."""
+        table = self._table(name)
+        batch = next(self._batches(name, writer, table.covered(writer)), None)
+        if batch is not None:
+            table.append(writer, batch.end, batch.content)  # or another process just did
+        return batch is not None
 
     def erase(self) -> None:
         """Start again from nothing."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for name in SCHEMAS:
+            erase_table(self._folder / name)
 
-    def _table(self, table: str) -> DeltaTable | None:
-        try:
-            return DeltaTable(str(self._folder / table))
-        except TableNotFoundError:
-            return None
+    def _batches(self, name: str, writer: int, first: int) -> Iterator[Batch]:
+        """What the complete transactions' packs say from a number on."""
+        while True:
+            packs = self._index.ask(
+                "SELECT writer, number, epoch, part, last, blocks, bytes, position FROM packs"
+                " WHERE writer = ? AND position > 0 AND number >= ? ORDER BY number LIMIT ?",
+                writer,
+                first,
+                BATCH_PACKS_MAX,
+            )
+            if not packs:
+                return
+            end = packs[-1][1] + 1
+            yield Batch(writer, first, end, self._content(name, writer, packs))
+            first = end
 
-    def _covered(self, table: str, writer: int) -> int:
-        delta = self._table(table)
-        version = delta.transaction_version(f"writer-{writer:08x}") if delta else None
-        return version or 0
-
-    def _newest(self, writer: int) -> int:
-        state = self._index.writer(writer)
-        return state.position if state else 0
-
-    def _files(self, table: str) -> list[Path]:
-        delta = self._table(table)
-        if delta is None:
-            return []
-        return [Path(uri.removeprefix("file://")) for uri in delta.file_uris()]
-
-    def _checksum_path(self, table: str, file: Path) -> Path:
-        return self._folder / table / CHECKSUMS / f"{file.name}.blake3"
-
-    def _write_checksums(self, table: str) -> None:
-        for file in self._files(table):
-            path = self._checksum_path(table, file)
-            if not path.exists():
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(blake3(file.read_bytes()).hexdigest() + "\n")
-
-    def verify(self) -> None:
-        """Prove that the Parquet files are those that were written.
-
-        Raises:
-            DamagedError: one is not.
-        """
-        for table in SCHEMAS:
-            for file in self._files(table):
-                try:
-                    expected = self._checksum_path(table, file).read_text().strip()
-                    got = blake3(file.read_bytes()).hexdigest()
-                except FileNotFoundError as error:
-                    raise DamagedError(
-                        f"catalog {error.filename}: missing; run `timefs rebuild`"
-                    ) from error
-                if got != expected:
-                    raise DamagedError(
-                        f"catalog {file}: checksum: expected {expected[:16]}, got {got[:16]}; "
-                        f"run `timefs rebuild` to make the catalog again from the packs"
-                    )
-
-    def _tail(self, table: str, writer: int, covered: int) -> pa.Table | None:
-        """What the packs say after a position, as rows of a table; nothing if there is nothing."""
-        packs = self._index.ask(
-            "SELECT writer, number, epoch, part, last, blocks, bytes, position FROM packs"
-            " WHERE writer = ? AND position > ? ORDER BY number",
-            writer,
-            covered,
-        )
-        if not packs:
-            return None
-        if table == "packs":
+    def _content(self, name: str, writer: int, packs: list[Any]) -> pa.Table:
+        if name == "packs":
             values = zip(PACKS.names, zip(*packs, strict=True), strict=True)
             return pa.Table.from_pydict({name: list(column) for name, column in values}, PACKS)
-        make = _row_table if table == "rows" else _name_table
-        statements = (
-            (number, epoch_of(position), self._statement(writer, number))
-            for _, number, *_, position in packs
+        make = _row_table if name == "rows" else _name_table
+        return pa.concat_tables(
+            [
+                make(writer, number, epoch_of(position), self._statement(writer, number))
+                for _, number, *_, position in packs
+            ]
         )
-        return pa.concat_tables([make(writer, *statement) for statement in statements])
 
     def _statement(self, writer: int, number: int) -> Statement:
         return self._reader.statement(self._reader.footer(writer, number))
@@ -208,54 +178,95 @@ class Catalog:
         """DuckDB with the views `rows`, `packs` and `names`, whole up to now.
 
         Raises:
-            DamagedError: a Parquet file is not what was written.
+            DamagedError: a table is not what was written.
         """
-        self.verify()
         connection = duckdb.connect()
-        for table, schema in SCHEMAS.items():
-            tails = [schema.empty_table()]
+        for name, schema in SCHEMAS.items():
+            table = self._table(name)
+            table.verify()
+            connection.register("batch", schema.empty_table())
+            _answers(connection, f"CREATE TABLE {name}_tail AS FROM batch")
             for state in self._index.writers():
-                tail = self._tail(table, state.writer, self._covered(table, state.writer))
-                tails += [tail] if tail is not None else []
-            connection.register(f"{table}_tail", pa.concat_tables(tails))
+                for batch in self._batches(name, state.writer, table.covered(state.writer)):
+                    connection.register("batch", batch.content)
+                    _answers(connection, f"INSERT INTO {name}_tail FROM batch")
             names = _listed(schema)
-            parts = [f"SELECT {names} FROM {table}_tail"]  # noqa: S608  # our own names only
-            files = [str(file) for file in self._files(table)]
-            if files:
-                listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-                parts.append(f"SELECT {names} FROM read_parquet([{listed}])")  # noqa: S608
-            connection.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
+            parts = [f"SELECT {names} FROM {name}_tail"]  # noqa: S608  # our own names only
+            if table.files:
+                paths = ", ".join(
+                    "'" + str(file.path).replace("'", "''") + "'" for file in table.files
+                )
+                parts.append(
+                    f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
+                )
+            _answers(connection, f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}")
         return connection
 
     def log(self, machine: str | None = None) -> list[LogEntry]:
-        """Every instant of a machine, or of all, oldest first."""
+        """Every instant of a machine, or of all, oldest first.
+
+        Raises:
+            DamagedError: a table is not what was written.
+        """
+        wanted = None if machine is None else _legible(machine)
         with self.connect() as connection:
-            rows = connection.execute(LOG, {"machine": machine}).fetchall()
+            rows = _answers(connection, LOG, {"machine": wanted})
         return [LogEntry(*row)._replace(fuzzy=bool(row[2])) for row in rows]
 
     def differences(self) -> Iterator[str]:
-        """Where the tables contradict the packs, a line each."""
-        for table, schema in SCHEMAS.items():
-            truth = [schema.empty_table()]
-            for state in self._index.writers():
-                tail = self._tail(table, state.writer, 0)
-                truth += [tail] if tail is not None else []
-            with self.connect() as connection:
-                connection.register("truth", pa.concat_tables(truth))
-                names = _listed(schema)
-                for first, second, what in (
-                    ("truth", table, "lacks or changes"),
-                    (table, "truth", "invents or changes"),
-                ):
-                    count = connection.execute(
-                        f"SELECT count(*) FROM (SELECT {names} FROM {first} "  # noqa: S608
-                        f"EXCEPT ALL SELECT {names} FROM {second})"
-                    ).fetchone()
-                    if count and count[0]:
-                        yield (
-                            f"catalog table {table}: it {what} {count[0]} rows of the packs; "
-                            f"run `timefs rebuild`"
-                        )
+        """Where the tables contradict the packs, a line each.
+
+        Raises:
+            DamagedError: a table is not what was written.
+        """
+        with self.connect() as connection:
+            for name in SCHEMAS:
+                yield from self._differences(connection, name)
+
+    def _differences(self, connection: duckdb.DuckDBPyConnection, name: str) -> Iterator[str]:
+        names = _listed(SCHEMAS[name])
+        lacks = invents = told = 0
+        for state in self._index.writers():
+            for batch in self._batches(name, state.writer, 0):
+                connection.register("truth", batch.content)
+                own = (
+                    f"(FROM {name} WHERE writer = {batch.writer}"
+                    f" AND {NUMBERS[name]} >= {batch.first} AND {NUMBERS[name]} < {batch.end})"
+                )
+                lacks += _excess(connection, "truth", own, names)
+                invents += _excess(connection, own, "truth", names)
+                told += _count(connection, own)
+        invents += _count(connection, name) - told
+        for count, what in ((lacks, "lacks or changes"), (invents, "invents or changes")):
+            if count:
+                yield (
+                    f"catalog table {name}: it {what} {count} rows of the packs; "
+                    f"run `timefs rebuild`"
+                )
+
+
+def _answers(
+    connection: duckdb.DuckDBPyConnection, question: str, values: dict[str, Any] | None = None
+) -> list[Any]:
+    """All that DuckDB answers; an unfetched answer would block its connection."""
+    try:
+        return connection.execute(question, values).fetchall()
+    except duckdb.Error as error:
+        raise DamagedError(
+            f"catalog: {str(error).splitlines()[0]}; run `timefs rebuild`"
+        ) from error
+
+
+def _count(connection: duckdb.DuckDBPyConnection, source: str) -> int:
+    return _answers(connection, f"SELECT count(*) FROM {source}")[0][0]  # noqa: S608
+
+
+def _excess(connection: duckdb.DuckDBPyConnection, first: str, second: str, names: str) -> int:
+    """How many rows the first has more than the second."""
+    return _count(
+        connection,
+        f"(SELECT {names} FROM {first} EXCEPT ALL SELECT {names} FROM {second})",  # noqa: S608
+    )
 
 
 def _row_table(writer: int, number: int, epoch: int, statement: Statement) -> pa.Table:
@@ -280,15 +291,17 @@ def _row_table(writer: int, number: int, epoch: int, statement: Statement) -> pa
 
 
 def _name_table(writer: int, number: int, epoch: int, statement: Statement) -> pa.Table:
-    del epoch
-    named: list[tuple[int, int, int, str]] = (
-        [(writer, 0, 0, statement.names[0])] if number <= 1 else []
-    )
+    named = [(writer, 0, epoch, 0, number, _legible(statement.names[0]))]
     for kind, _, file, at, _, sequence, *_ in statement.rows.tolist():
         if kind == RowKind.FILE:
-            named.append((writer, file, sequence, statement.names[at]))
+            named.append((writer, file, epoch, sequence, number, _legible(statement.names[at])))
     columns = {name: [entry[at] for entry in named] for at, name in enumerate(NAMES.names)}
     return pa.Table.from_pydict(columns, NAMES)
+
+
+def _legible(name: str) -> str:
+    """A name as the tables hold it; those bytes that are not UTF-8 as escapes."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _listed(schema: pa.Schema) -> str:

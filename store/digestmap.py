@@ -5,11 +5,12 @@ map is derived: a missing, torn or outdated one is made again from the index and
 the repository (makes it) and the rescan (compares and changes it). One thread at a time.
 """
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from store.run import LOST_WRITER, Run, Runs
 
 MAGIC: Final = b"timefsDM"
 HEADER_BYTES: Final = 64
+HASHED_BYTES: Final = 64 << 10
+"""What is all zeros in pieces of this size is neither hashed nor copied: it may be a hole."""
+
 ZERO_DIGEST: Final = bytes(DIGEST_BYTES)
 """Stands for a block of zeros."""
 
@@ -61,11 +65,7 @@ class DigestMap:
     def _kept_is(self, position: int) -> bool:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
             header = file.read(HEADER_BYTES)
-            hasher = blake3(header[:32])
-            while content := file.read(4 << 20):
-                hasher.update(content)
-            expected = self._header(position, self.size)
-            return header[:32] == expected and header[32:] == hasher.digest()
+            return header[:32] == self._header(position, self.size) and header[32:] == _hash(file)
         return False
 
     @staticmethod
@@ -75,8 +75,13 @@ class DigestMap:
 
     def _copy_kept(self) -> None:
         with self._path.open("rb") as source, self._working.open("wb") as target:
-            while os.copy_file_range(source.fileno(), target.fileno(), 64 << 20):
-                pass
+            target.truncate(os.fstat(source.fileno()).st_size)
+            for start, end in _data(source):
+                at = start
+                while at < end:
+                    at += os.copy_file_range(
+                        source.fileno(), target.fileno(), end - at, offset_src=at, offset_dst=at
+                    )
         self._map()
 
     def _map(self) -> None:
@@ -100,6 +105,15 @@ class DigestMap:
         assert self._blocks is not None
         return self._blocks[first : first + count]
 
+    def filled(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Stretches of blocks from `first` to `end` outside which all are known as zeros."""
+        with self._working.open("rb") as file:
+            for start, stop in _data(file, HEADER_BYTES + first * DIGEST_BYTES):
+                begin = max(first, (start - HEADER_BYTES) // DIGEST_BYTES)
+                if begin >= end:
+                    return
+                yield begin, min(end, -(-(stop - HEADER_BYTES) // DIGEST_BYTES))
+
     def forget(self, offset: int) -> None:
         """Whatever block `offset` lies in must be stored."""
         if offset < self.size:
@@ -112,12 +126,11 @@ class DigestMap:
         header = self._header(position, self.size)
         try:
             with self._working.open("r+b") as file:
-                hasher = blake3(header)
-                file.seek(HEADER_BYTES)
-                while content := file.read(4 << 20):
-                    hasher.update(content)
-                file.seek(0)
-                file.write(header + hasher.digest())
+                file.write(header)
+                file.flush()
+                proof = _hash(file)
+                file.seek(len(header))
+                file.write(proof)
                 file.flush()
                 os.fdatasync(file.fileno())
             self._working.replace(self._path)
@@ -130,6 +143,38 @@ class DigestMap:
         self._working.unlink(missing_ok=True)
 
 
+def _data(file: BinaryIO, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Stretches of a file from `start` on that are not holes."""
+    size = os.fstat(file.fileno()).st_size
+    while start < size:
+        try:
+            start = os.lseek(file.fileno(), start, os.SEEK_DATA)
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            end = size  # a file system that knows no holes
+        yield start, end
+        start = end
+
+
+def _hash(file: BinaryIO) -> bytes:
+    """The proof of a map: of its header's numbers and of every piece that is not zeros."""
+    hasher = blake3(os.pread(file.fileno(), 32, 0))
+    done = 0
+    for start, end in _data(file):
+        at = max(done, start // HASHED_BYTES * HASHED_BYTES)
+        while at < end:
+            content = os.pread(file.fileno(), HASHED_BYTES, at)
+            if at == 0:
+                content = content[HEADER_BYTES:]
+            if content.count(0) != len(content):
+                hasher.update(at.to_bytes(8, "little") + content)
+            at += HASHED_BYTES
+        done = max(done, at)
+    return hasher.digest()
+
+
 def page_digests(reader: PackReader, runs: Runs, length: int, blocks: Digests) -> None:
     """Fill in the digests of a page's blocks from its runs; what they do not tell is unknown.
 
@@ -137,8 +182,10 @@ def page_digests(reader: PackReader, runs: Runs, length: int, blocks: Digests) -
         reader: Reads the packs' digests.
         runs: Of the page, without overlap.
         length: Bytes of the file in this page.
-        blocks: The map's digests for the page.
+        blocks: The map's digests for the page, zeros so far.
     """
+    if runs.size == 1 and runs["writer"][0] == 0 and runs["length"][0] >= length:
+        return  # a map starts as zeros, and where it is not touched it is a hole
     blocks[:] = np.frombuffer(UNKNOWN_DIGEST, np.uint64)
     for fields in runs.tolist():
         run = Run(*fields)

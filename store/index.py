@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from store.errors import DamagedError, NotFoundError, TimefsError
 from store.index_apply import TransactionApplier, apply_loss, write_samples
 from store.index_pages import page_runs
-from store.index_schema import INDEX_FORMAT, SCHEMA
+from store.index_schema import INDEX_FORMAT, SCHEMA, decode_name, encode_name
 from store.pack import pack_name
 from store.packs import Footer, PackReader, frame_table
 from store.row import epoch_of
@@ -88,6 +88,7 @@ class Index:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = decode_name
         connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -233,7 +234,8 @@ class _Follower:
             except (DamagedError, NotFoundError) as error:
                 self._lose(number, str(error))
         self._connection.execute(
-            "INSERT OR REPLACE INTO writers VALUES (?, ?, ?, ?, ?, NULL)", self._state
+            "INSERT OR REPLACE INTO writers VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
+            self._state._replace(machine=encode_name(self._state.machine)),
         )
 
     def _record(self, number: int, footer: Footer) -> None:

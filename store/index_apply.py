@@ -13,7 +13,7 @@ import numpy as np
 
 from store.errors import DamagedError
 from store.index_pages import page_runs, stored_checksum
-from store.index_schema import EventKind
+from store.index_schema import EventKind, encode_name
 from store.pack import PackReference, Statement, pack_name
 from store.row import DIGEST_BYTES, INSTANT_FUZZY, RowKind, position
 from store.run import PAGE_BYTES, RUN, Piece, Run, cut, pieces_of_rows, whole_pages
@@ -96,7 +96,7 @@ class TransactionApplier:
             elif kind in _EVENTS:
                 named = kind == RowKind.FILE
                 self._connection.execute(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
                     (
                         self._writer,
                         file,
@@ -104,7 +104,7 @@ class TransactionApplier:
                         _EVENTS[RowKind(kind)],
                         time_ns,
                         flags if named else offset,
-                        statement.names[offset] if named else None,
+                        encode_name(statement.names[offset]) if named else None,
                     ),
                 )
             else:

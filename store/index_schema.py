@@ -1,13 +1,14 @@
 """The index's tables. Derived, private to one machine, and free to change with `INDEX_FORMAT`.
 
-Used by store.index and store.index_apply. Positions are those of store.row; blobs of runs are
-arrays of store.run.RUN with a checksum beside them.
+Names need not be UTF-8: SQLite is handed their bytes by CAST(? AS TEXT). Used by store.index and
+store.index_apply. Positions are those of store.row; blobs of runs are arrays of store.run.RUN with
+a checksum beside them.
 """
 
 from enum import IntEnum
 from typing import Final
 
-INDEX_FORMAT: Final = 1
+INDEX_FORMAT: Final = 2
 
 
 class EventKind(IntEnum):
@@ -20,11 +21,21 @@ class EventKind(IntEnum):
     """A pack is lost: until the next row says otherwise, nothing is known of the file."""
 
 
+def encode_name(name: str) -> bytes:
+    """A name as SQLite is handed it."""
+    return name.encode(errors="surrogateescape")
+
+
+def decode_name(stored: bytes) -> str:
+    """A name as SQLite hands it back."""
+    return stored.decode(errors="surrogateescape")
+
+
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (format INTEGER, repository BLOB);
 CREATE TABLE IF NOT EXISTS writers (
     writer INTEGER PRIMARY KEY, machine TEXT, next_number INTEGER, epoch INTEGER,
-    position INTEGER, loss TEXT);
+    position INTEGER);
 CREATE TABLE IF NOT EXISTS packs (
     writer INTEGER, number INTEGER, epoch INTEGER, trans BLOB, part INTEGER, last INTEGER,
     blocks INTEGER, bytes INTEGER, position INTEGER,

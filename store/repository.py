@@ -21,7 +21,7 @@ from store.errors import DamagedError, ExistsError, NotFoundError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from store.index import Index
-from store.index_schema import EventKind
+from store.index_schema import EventKind, encode_name
 from store.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.packs import CACHE_BYTES, PackReader
 from store.row import BLOCK_BYTES, blocks_of, epoch_of, position, sequence_of
@@ -31,6 +31,8 @@ from store.transaction import Transaction, TransactionIdentity
 
 NEWEST_PACKS: Final = 64
 """A machine's newest packs, probed for duplicates one digest at a time."""
+
+BY_MACHINE: Final = "SELECT writer FROM writers WHERE machine = CAST(? AS TEXT)"
 
 FILE_KINDS: Final = [FileKind.CONTAINER, FileKind.DISK]
 """A kind's number in a pack is its place here."""
@@ -106,10 +108,10 @@ class Repository(History):
         return sorted(machine for (machine,) in rows)
 
     def _writer(self, machine: str) -> int:
-        rows = self.index.ask("SELECT writer FROM writers WHERE machine = ?", machine)
+        rows = self.index.ask(BY_MACHINE, encode_name(machine))
         if not rows:
             self.index.follow(self.reader)
-            rows = self.index.ask("SELECT writer FROM writers WHERE machine = ?", machine)
+            rows = self.index.ask(BY_MACHINE, encode_name(machine))
         else:
             self.index.follow(self.reader, rows[0][0])
         if not rows:
