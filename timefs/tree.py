@@ -27,6 +27,11 @@ class Attributes(NamedTuple):
     atime_ns: int
     ctime_ns: int
     created_ns: int
+    owner: int | None = None
+    group: int | None = None
+    """The guest's numbers; None where the file system has none: whoever shows it decides."""
+    device: int = 0
+    """What a device is, as in st_rdev."""
 
 
 class Node(ABC):

@@ -48,7 +48,7 @@ class Operations:
 
     def __init__(self, filesystem: FileSystem) -> None:
         self._core = filesystem
-        self._owner = (os.getuid(), os.getgid())
+        self._owner, self._group = os.getuid(), os.getgid()
         self.handlers: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -107,14 +107,16 @@ class Operations:
         return ENTRY.size + ATTRIBUTES.size
 
     def _pack_attributes(self, reply: memoryview, at: int, inode: int, shown: Attributes) -> None:
-        mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _ = shown
+        (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
+         owner, group, device) = shown  # fmt: skip
         atime, atime_fraction = divmod(atime_ns, _SECOND_NS)
         mtime, mtime_fraction = divmod(mtime_ns, _SECOND_NS)
         ctime, ctime_fraction = divmod(ctime_ns, _SECOND_NS)
         ATTRIBUTES.pack_into(
             *(reply, at, inode, size, (allocated_bytes + 511) // 512),
             *(atime, mtime, ctime, atime_fraction, mtime_fraction, ctime_fraction),
-            *(mode, links, *self._owner, 0, BLOCK_BYTES, 0),
+            *(mode, links, self._owner if owner is None else owner),
+            *(self._group if group is None else group, device, BLOCK_BYTES, 0),
         )
 
     def _getattr(self, _request: memoryview, node_id: int, reply: memoryview) -> int:

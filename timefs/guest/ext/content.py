@@ -1,0 +1,216 @@
+"""A file's bytes as an image: extent trees and block pointers, walked a window at a time.
+
+Defined here and only here: `ExtentTree`, `BlockPointers` and `mapped`. Used by `folder`, `xattrs`,
+`journal` and `node`. Immutable and thread-safe; nothing of a file's map is kept but what the
+image's windows hold.
+
+Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", The Contents of
+inode.i_block.
+"""
+
+import struct
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from store.errors import CorruptError, UnsupportedError
+from store.image import Extent, ExtentKind, Image, MappedImage
+from timefs.guest.ext.checksum import crc32c
+from timefs.guest.ext.inode import Flag, Inode
+from timefs.guest.ext.table import Table
+
+HOLE: Final = 0
+EXTENT_MAGIC: Final = 0xF30A
+DEPTH_MAX: Final = 5
+WRITTEN_MAX: Final = 32768
+"""A longer extent is that much shorter, and allocated without having been written."""
+
+FILE_BLOCKS_MAX: Final = 1 << 32
+POINTERS: Final = 12
+NODES_MAX: Final = 64
+"""Nodes of an extent tree that are kept while its file is open."""
+
+_HEADER: Final = struct.Struct("<HHHHI")
+_ENTRY: Final = struct.Struct("<IHHI")
+"""Of a leaf: first block, length, place's high and low part; an index differs in order."""
+_INDEX: Final = struct.Struct("<IIHH")
+
+
+class Run(NamedTuple):
+    """Blocks of a file that lie together: `place` is a block of the volume, or HOLE."""
+
+    first: int
+    blocks: int
+    place: int
+
+
+class Content(MappedImage):
+    """A file's bytes, mapped onto the volume's image."""
+
+    def __init__(self, table: Table, inode: Inode) -> None:
+        block_bytes = table.superblock.block_bytes
+        if inode.size > FILE_BLOCKS_MAX * block_bytes:
+            raise CorruptError(f"{inode.where}: a size of {inode.size} bytes is absurd")
+        super().__init__(inode.size)
+        self._table = table
+        self._inode = inode
+        self._block_bytes = block_bytes
+
+    @abstractmethod
+    def _runs(self, first: int, end: int) -> Iterator[Run]:
+        """The runs that hold blocks of `[first, end)`, in order; what lies between is a hole."""
+
+    def map(self, offset: int, length: int) -> Iterator[Extent]:
+        block_bytes = self._block_bytes
+        end = offset + length
+        at = offset
+        for first, count, place in self._runs(offset // block_bytes, -(-end // block_bytes)):
+            start = first * block_bytes
+            if start > at:
+                yield Extent(at, start - at, ExtentKind.ZERO, None, 0)
+            kind = ExtentKind.ZERO if place == HOLE else ExtentKind.DATA
+            backing = None if place == HOLE else self._table.volume
+            yield Extent(start, count * block_bytes, kind, backing, place * block_bytes)
+            at = start + count * block_bytes
+        if at < end:
+            yield Extent(at, end - at, ExtentKind.ZERO, None, 0)
+
+    def _within(self, place: int, count: int) -> int:
+        """`place`, which must be within the volume."""
+        blocks = self._table.superblock.blocks
+        if not 0 < place <= blocks - count:
+            raise CorruptError(
+                f"{self._inode.where}: expected its blocks below {blocks}, got {count} at {place}"
+            )
+        return place
+
+
+class _Node(NamedTuple):
+    """A node of an extent tree: each entry's first block, and where that leads."""
+
+    depth: int
+    entries: list[Run]
+
+
+class ExtentTree(Content):
+    """Content that an extent tree maps."""
+
+    def __init__(self, table: Table, inode: Inode) -> None:
+        super().__init__(table, inode)
+        self._root = self._parse(inode.area)
+        self._child = lru_cache(NODES_MAX)(self._read_child)
+
+    def _runs(self, first: int, end: int) -> Iterator[Run]:
+        yield from self._under(self._root, first, end, 0, FILE_BLOCKS_MAX)
+
+    def _under(self, node: _Node, first: int, end: int, low: int, high: int) -> Iterator[Run]:
+        """The runs below a node that holds blocks of `[low, high)`."""
+        for number, entry in enumerate(node.entries):
+            following = node.entries[number + 1].first if number + 1 < len(node.entries) else high
+            if following <= first:
+                continue
+            if entry.first >= end:
+                return
+            stop = entry.first + (entry.blocks if node.depth == 0 else 1)
+            if entry.first < low or stop > following or following > high:
+                raise CorruptError(
+                    f"{self._inode.where}: expected extents in order, got one at {entry.first}"
+                )
+            if node.depth == 0:
+                if stop > first:
+                    yield entry
+                continue
+            child = self._child(entry.place, node.depth - 1)
+            yield from self._under(child, first, end, entry.first, following)
+
+    def _read_child(self, block: int, depth: int) -> _Node:
+        content = self._table.block(block, f"{self._inode.where}: extent node")
+        node = self._parse(content)
+        if node.depth != depth:
+            raise CorruptError(
+                f"{self._inode.where}: expected an extent node of depth {depth}, got {node.depth}"
+            )
+        if self._inode.seed is not None:
+            _, _, most, _, _ = _HEADER.unpack_from(content)
+            end = _HEADER.size + most * _ENTRY.size
+            got = crc32c(self._inode.seed, content[:end])
+            if end + 4 > len(content) or content[end : end + 4] != got.to_bytes(4, "little"):
+                raise CorruptError(f"{self._inode.where}: extent node {block}: wrong checksum")
+        return node
+
+    def _parse(self, content: bytes) -> _Node:
+        magic, count, most, depth, _ = _HEADER.unpack_from(content)
+        room = (len(content) - _HEADER.size) // _ENTRY.size
+        if magic != EXTENT_MAGIC or not count <= most <= room or depth > DEPTH_MAX:
+            raise CorruptError(
+                f"{self._inode.where}: expected a node of extents, got magic {magic:#x}, "
+                f"{count} of {most} entries, depth {depth}"
+            )
+        end = _HEADER.size + count * _ENTRY.size
+        entries: list[Run] = []
+        if depth:
+            for first, low, high, _ in _INDEX.iter_unpack(content[_HEADER.size : end]):
+                entries.append(Run(first, 1, low | high << 32))
+            return _Node(depth, entries)
+        for first, length, high, low in _ENTRY.iter_unpack(content[_HEADER.size : end]):
+            written = length <= WRITTEN_MAX
+            blocks = length if written else length - WRITTEN_MAX
+            place = self._within(low | high << 32, blocks)
+            if blocks == 0:
+                raise CorruptError(f"{self._inode.where}: an extent of no blocks at {first}")
+            entries.append(Run(first, blocks, place if written else HOLE))
+        return _Node(depth, entries)
+
+
+class BlockPointers(Content):
+    """Content that block pointers map: twelve direct, then through one, two and three blocks."""
+
+    def __init__(self, table: Table, inode: Inode) -> None:
+        super().__init__(table, inode)
+        self._per_block = table.superblock.block_bytes // 4
+
+    def _runs(self, first: int, end: int) -> Iterator[Run]:
+        pointers = struct.unpack_from("<15I", self._inode.area)
+        for number in range(first, min(end, POINTERS)):
+            if pointers[number] != HOLE:
+                yield Run(number, 1, self._within(pointers[number], 1))
+        start = POINTERS
+        for level in (1, 2, 3):
+            span = self._per_block**level
+            if first < start + span and start < end:
+                root = pointers[POINTERS - 1 + level]
+                yield from self._through(root, level, start, (first, end))
+            start += span
+
+    def _through(self, block: int, level: int, start: int, asked: tuple[int, int]) -> Iterator[Run]:
+        """The runs through a block of pointers to what begins at the file's block `start`."""
+        if block == HOLE:
+            return
+        content = self._table.block(block, f"{self._inode.where}: block of pointers")
+        pointers = array("I", content)
+        span = self._per_block ** (level - 1)
+        low = max(0, (asked[0] - start) // span)
+        high = min(self._per_block, -(-(asked[1] - start) // span))
+        for number in range(low, high):
+            if level > 1:
+                yield from self._through(pointers[number], level - 1, start + number * span, asked)
+            elif pointers[number] != HOLE:
+                yield Run(start + number, 1, self._within(pointers[number], 1))
+
+
+def mapped(table: Table, inode: Inode) -> Image:
+    """The bytes of an inode that lie in blocks.
+
+    Raises:
+        CorruptError: their map contradicts itself.
+        UnsupportedError: compressed or encrypted.
+    """
+    if inode.flags & Flag.ENCRYPTED:
+        raise UnsupportedError(f"{inode.where}: encrypted by its guest: cannot be read")
+    if inode.flags & Flag.COMPRESSED:
+        raise UnsupportedError(f"{inode.where}: compressed: not decoded by this version")
+    if inode.flags & Flag.EXTENTS:
+        return ExtentTree(table, inode)
+    return BlockPointers(table, inode)
