@@ -22,6 +22,7 @@ from store.errors import (
     FullError,
     NotFoundError,
     TimefsError,
+    UnsupportedError,
     UsageError,
 )
 from store.image import ExtentKind, Image
@@ -142,6 +143,8 @@ class Restore:
             elif isinstance(node, Leaf):
                 self._copy(node.open(), temporary)
                 _set_times(temporary, node)
+            else:
+                raise UnsupportedError(f"{target}: a device, pipe or socket is not restored")
             temporary.rename(target)
         except OSError as error:
             raise translate(error, str(target)) from error

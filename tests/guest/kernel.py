@@ -104,7 +104,7 @@ def kernel_shown(path: Path, depth: int) -> dict[str, object]:
         },
     }
     if stat.S_ISLNK(seen.st_mode):
-        target = os.readlink(os.fsencode(path))
+        target = os.fsencode(path.readlink())
         if target.startswith(b"/"):
             target = b"../" * depth + target.lstrip(b"/")
         facts["target"] = target
@@ -123,7 +123,7 @@ def kernel_walk(top: Path, depth: int = 0) -> Iterator[tuple[Path, int]]:
     """Every path below `top`, and how many folders lie between."""
     for path in sorted(top.iterdir()):
         yield path, depth
-        if path.is_dir() and not path.is_symlink():
+        if stat.S_ISDIR(path.lstat().st_mode):
             yield from kernel_walk(path, depth + 1)
 
 

@@ -12,6 +12,7 @@ from timefs.guest import partitions, qcow2, vdi, vhd, vhdx, vmdk
 from timefs.guest.siblings import Find, Siblings, file_names, no_siblings
 
 NTFS: Final = "NTFS"
+EXT: Final = "ext2/3/4"
 
 _OLD_VMDK: Final = b"COWD"
 
@@ -23,7 +24,7 @@ _FILE_SYSTEMS: Final = (
     (0, b"LUKS\xba\xbe", "LUKS, locked"),
     (0, b"XFSB", "XFS"),
     (512, b"LABELONE", "LVM2"),
-    (1080, b"\x53\xef", "ext2/3/4"),
+    (1080, b"\x53\xef", EXT),
     (0x10040, b"_BHRfS_M", "btrfs"),
     (82, b"FAT32   ", "FAT32"),
     (54, b"FAT16   ", "FAT16"),

@@ -12,8 +12,8 @@ from typing import Final
 
 from store.errors import CorruptError, NotFoundError, UnsupportedError
 from store.image import BytesImage, Image
-from timefs.guest.detect import NTFS, file_system
-from timefs.guest.ntfs import open_volume
+from timefs.guest.detect import file_system
+from timefs.guest.filesystems import open_file_system
 from timefs.guest.partitions import Partition, partition_image, partitions
 from timefs.tree import Attributes, Entry, Folder, Leaf, Node
 
@@ -81,8 +81,8 @@ class Slot:
             partition_image(self._disk, self._partition) if self._partition.number else self._disk
         )
         found = file_system(volume)
-        if found == NTFS:
-            opened = open_volume(volume, self._identity)
+        opened = open_file_system(found, volume, self._identity) if found else None
+        if opened is not None:
             return opened.root, opened.label or self._partition.name, ""
         reason = f"{found}: this version does not show it" if found else "nothing known is in it"
         return None, self._partition.name, reason

@@ -233,14 +233,16 @@ class FileSystem:
         except Exception as error:  # noqa: BLE001 - one bad node must not hide all the others
             self._failures.errno_of(error, name.decode(errors="backslashreplace"))
             attributes = None
-        return Record(name, inode_of(node), _type_bits(node), node, attributes)
+        return Record(name, inode_of(node), _type_bits(node, attributes), node, attributes)
 
 
 def _seconds(frozen: bool) -> int:
     return FOREVER_SECONDS if frozen else SHORT_SECONDS
 
 
-def _type_bits(node: Node) -> int:
+def _type_bits(node: Node, attributes: Attributes | None) -> int:
+    if attributes is not None:
+        return stat.S_IFMT(attributes.mode)
     if isinstance(node, Folder):
         return stat.S_IFDIR
     return stat.S_IFLNK if isinstance(node, Link) else stat.S_IFREG

@@ -9,7 +9,7 @@ the same.
 
 from collections.abc import Callable, Iterator, Mapping
 from stat import S_IFDIR
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from weakref import ref
 
 from store.errors import CorruptError, DeniedError
@@ -17,6 +17,8 @@ from store.image import Image
 from timefs.timetree.disks import Form
 from timefs.timetree.opened import Captured, Guest, Opened
 from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
+
+_USER: Final = b"user."
 
 
 class Place(NamedTuple):
@@ -105,7 +107,7 @@ class GuestFolder(GuestNode, Folder):
         return Attributes(S_IFDIR | 0o555, 0, 0, 2, time_ns, time_ns, time_ns, time_ns)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        return {} if self.parent is None else self._node().xattrs()
+        return DiskXattrs(self._node) if self.parent is None else self._node().xattrs()
 
     def shown_identity(self) -> bytes:
         return self._node().identity
@@ -126,9 +128,7 @@ class GuestFolder(GuestNode, Folder):
 
     def _stand_in(self, guest: Guest, name: bytes, node: Node) -> Node:
         identity = node.identity
-        kind = GuestFolder if isinstance(node, Folder) else GuestFile
-        kind = GuestLink if isinstance(node, Link) else kind
-        stand_in = kind(self._place, self, name, identity)
+        stand_in = _kind(node)(self._place, self, name, identity)
         stand_in.remember(guest.nodes.put(identity, node))
         return stand_in
 
@@ -138,6 +138,31 @@ class GuestFolder(GuestNode, Folder):
         while folder is not None:
             folder, depth = folder.parent, depth + 1
         return depth
+
+
+class DiskXattrs(Mapping[bytes, bytes]):
+    """Attributes of a disk's folder: a user's alone, for which the disk is opened.
+
+    Every program that lists the folder above asks for others, and must not open all the disks.
+    """
+
+    def __init__(self, node: Callable[[], Node]) -> None:
+        self._node = node
+
+    def _found(self) -> dict[bytes, bytes]:
+        found = self._node().xattrs().items()
+        return {name: value for name, value in found if name.startswith(_USER)}
+
+    def __getitem__(self, name: bytes) -> bytes:
+        if not name.startswith(_USER):
+            raise KeyError(name)
+        return self._found()[name]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._found())
+
+    def __len__(self) -> int:
+        return len(self._found())
 
 
 class GuestFile(GuestNode, Leaf):
@@ -158,12 +183,21 @@ class GuestLink(GuestNode, Link):
         if not isinstance(node, Link):
             raise CorruptError(f"{self._name!a}: expected a link as before")
         target = node.target()
+        parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+        climbs = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
         room = self.parent.depth() if self.parent is not None else 0
-        for part in target.split(b"/"):
-            room += -1 if part == b".." else part not in (b"", b".")
-            if room < 0 or target.startswith(b"/"):
-                raise DeniedError(f"{self._name!a}: a link out of its volume, to {target!a}")
+        if climbs > room or target.startswith(b"/"):
+            raise DeniedError(f"{self._name!a}: a link out of its volume, to {target!a}")
+        if b".." in parts[climbs:]:  # what it climbs from may be a link itself
+            raise DeniedError(f"{self._name!a}: a link that climbs on its way, to {target!a}")
         return target
+
+
+def _kind(node: Node) -> type[GuestNode]:
+    for shown, stand_in in ((Folder, GuestFolder), (Link, GuestLink), (Leaf, GuestFile)):
+        if isinstance(node, shown):
+            return stand_in
+    return GuestNode
 
 
 def guest_folder(opened: Opened, captured: Captured, form: Form) -> Folder:

@@ -26,7 +26,6 @@ CASES = {
         "-t ext4 -b 2048 -O ^filetype,^dir_index,^extent,^huge_file,^metadata_csum,^64bit",
         "rw",
     ),
-    "ext4-quota": ("-t ext4 -b 4096 -O quota,project -I 256", "rw"),
 }
 """Options of mke2fs and of mount."""
 

@@ -25,7 +25,10 @@ _UMOUNT_NOFOLLOW: Final = 8
 _SET_UID_SECONDS: Final = 30
 _MTAB: Final = Path("/etc/mtab")
 
-_OPTIONS: Final = f"default_permissions,max_read={READ_BYTES_MAX}"
+_OPTIONS: Final = f"max_read={READ_BYTES_MAX}"
+_SHARED_OPTIONS: Final = f"{_OPTIONS},allow_other,default_permissions"
+"""Where others may look, a guest's permissions hold; to whoever mounts for himself they are shown
+and do not bind: the repository with all its bytes is his."""
 
 
 def attach(mountpoint: Path, *, allow_other: bool) -> int:
@@ -35,7 +38,7 @@ def attach(mountpoint: Path, *, allow_other: bool) -> int:
         DeniedError: this user may not mount here.
         TimefsError: the kernel or fusermount3 refuses for another reason.
     """
-    options = _OPTIONS + (",allow_other" if allow_other else "")
+    options = _SHARED_OPTIONS if allow_other else _OPTIONS
     if os.geteuid() == 0:
         return _attach_as_root(mountpoint, options)
     return _attach_as_user(mountpoint, options)
