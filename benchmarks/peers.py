@@ -26,8 +26,11 @@ STORE = ["gen 0 s", "gen 0 MiB/s", "gen 0 CPU s", "gen 0 RSS MiB", "increment s"
 STORE += ["increment CPU s", "gen 0 MiB", "gen 10 MiB", "MiB/gen"]
 READ = ["first byte cold s", "first byte warm s", "seq cold MiB/s", "seq warm MiB/s"]
 READ += ["seq CPU s/GiB", "RSS MiB"]
-RANDOM = [f"{what}" for jobs in (1, 4) for what in
-          (f"random x{jobs} IOPS", f"x{jobs} p50 us", f"x{jobs} p99 us", f"x{jobs} CPU us")]
+RANDOM = [
+    f"{what}"
+    for jobs in (1, 4)
+    for what in (f"random x{jobs} IOPS", f"x{jobs} p50 us", f"x{jobs} p99 us", f"x{jobs} CPU us")
+]
 FILES = [f"{what} {state} s" for what in ("5 KiB file", "big file") for state in ("cold", "warm")]
 
 
@@ -99,8 +102,9 @@ def targets(results: Results, names: list[str], floor: Floors) -> list[Target]:
     found = [
         Target("repository after 10 generations / smallest of them", size / smallest, True, 0.95),
         Target("… / floor (blocks alone + streams)", size * MIB / floor.total, True, 1.04),
-        Target("… / floor (4 KiB blocks in 64 KiB frames)", size * MIB / floor.total_joined, True,
-               1.04),
+        Target(
+            "… / floor (4 KiB blocks in 64 KiB frames)", size * MIB / floor.total_joined, True, 1.04
+        ),
         Target("first capture, seconds / borg default's", seconds, True, 1.0),
     ]
     for state in ("cold", "warm"):
@@ -159,14 +163,18 @@ def bench(work: Path, gib: float, rounds: int, results: Results) -> int:
 
 
 def show_floors(floor: Floors, results: Results) -> None:
-    print(f"\nFloors: {floor.nonzero / MIB:.0f} MiB of blocks not zero, "
-          f"{floor.unique / MIB:.0f} MiB of them unique")
+    print(
+        f"\nFloors: {floor.nonzero / MIB:.0f} MiB of blocks not zero, "
+        f"{floor.unique / MIB:.0f} MiB of them unique"
+    )
     for grain, size in floor.first.items():
         results.record({"floor": f"gen 0 by {grain}", "value": size / MIB})
         print(f"  gen 0, blocks of {grain:5}: {size / MIB:.1f} MiB")
     print(f"  gen 0, 4 KiB blocks in 64 KiB frames: {floor.first_joined / MIB:.1f} MiB")
-    print(f"  a generation, one stream: {sum(floor.generations) / len(floor.generations) / MIB:.2f}"
-          f" MiB; all: {floor.total / MIB:.1f} and {floor.total_joined / MIB:.1f} MiB")
+    print(
+        f"  a generation, one stream: {sum(floor.generations) / len(floor.generations) / MIB:.2f}"
+        f" MiB; all: {floor.total / MIB:.1f} and {floor.total_joined / MIB:.1f} MiB"
+    )
     results.record({"floor": "all", "value": floor.total / MIB})
     results.record({"floor": "all, joined", "value": floor.total_joined / MIB})
 

@@ -16,7 +16,7 @@ Command = Sequence[str | Path]
 
 
 class Cost(NamedTuple):
-    """What a program took; `rss_bytes` is never below the benchmark's own at the program's start."""
+    """What a program took; `rss_bytes` is at least what the benchmark itself had at its start."""
 
     seconds: float
     cpu_seconds: float
@@ -31,10 +31,9 @@ def run(command: Command, env: Mapping[str, str] | None = None, cwd: Path | None
     """Run a program to its end; a failure shows what it said."""
     start = time.perf_counter()
     with (
-        open(os.devnull, "rb") as nowhere,
         subprocess.Popen(
             [str(word) for word in command],
-            stdin=nowhere,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},

@@ -67,8 +67,10 @@ class Results:
         cells += [[name, *(self._cell(name, measure) for measure in measures)] for name in names]
         widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
         for row in cells:
-            first, *rest = (cell.ljust(widths[0]) if at == 0 else cell.rjust(widths[at])
-                            for at, cell in enumerate(row))
+            first, *rest = (
+                cell.ljust(widths[0]) if at == 0 else cell.rjust(widths[at])
+                for at, cell in enumerate(row)
+            )
             print("  ".join([first, *rest]))
 
     def _cell(self, name: str, measure: str) -> str:
@@ -85,8 +87,15 @@ class Results:
         print("\nTargets")
         for target in targets:
             print(target.line())
-            self.record({"target": target.what, "got": target.got, "limit": target.limit,
-                         "at_most": target.at_most, "hit": target.hit})
+            self.record(
+                {
+                    "target": target.what,
+                    "got": target.got,
+                    "limit": target.limit,
+                    "at_most": target.at_most,
+                    "hit": target.hit,
+                }
+            )
         return sum(not target.hit for target in targets)
 
 

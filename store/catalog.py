@@ -11,9 +11,8 @@ import datetime as dt
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import duckdb
 import pyarrow as pa
 
 from store.catalog_table import CatalogTable, erase_table
@@ -22,6 +21,9 @@ from store.index import Index
 from store.pack import PackReference, Statement
 from store.packs import PackReader
 from store.row import RowKind, epoch_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
@@ -174,12 +176,14 @@ class Catalog:
     def _statement(self, writer: int, number: int) -> Statement:
         return self._reader.statement(self._reader.footer(writer, number))
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def connect(self) -> "duckdb.DuckDBPyConnection":
         """DuckDB with the views `rows`, `packs` and `names`, whole up to now.
 
         Raises:
             DamagedError: a table is not what was written.
         """
+        import duckdb  # noqa: PLC0415  # a fifth of a second that a capture does not need
+
         connection = duckdb.connect()
         for name, schema in SCHEMAS.items():
             table = self._table(name)

@@ -24,8 +24,8 @@ RECENT_MAX: Final = 2 << 20
 LOADED_MAX: Final = 24
 """Older packs whose digests are kept after a sample pointed at them."""
 
-Place = tuple[int, int, int]
-"""Writer, number, slot."""
+Places = npt.NDArray[np.uint32]
+"""Writer, number and slot of each of some blocks; shape (n, 3). Writer 0: not found."""
 
 _U64 = npt.NDArray[np.uint64]
 
@@ -35,8 +35,7 @@ class DigestTable(NamedTuple):
 
     keys: _U64
     rests: _U64
-    places: npt.NDArray[np.uint32]
-    """Shape (n, 3)."""
+    places: Places
 
 
 def digest_table(digests: bytes, writer: int, number: int) -> DigestTable:
@@ -47,7 +46,7 @@ def digest_table(digests: bytes, writer: int, number: int) -> DigestTable:
     return _sorted(halves[:, 0], halves[:, 1], places)
 
 
-def _sorted(keys: _U64, rests: _U64, places: npt.NDArray[np.uint32]) -> DigestTable:
+def _sorted(keys: _U64, rests: _U64, places: Places) -> DigestTable:
     order = np.argsort(keys, kind="stable")
     return DigestTable(keys[order], rests[order], places[order])
 
@@ -80,7 +79,8 @@ class DuplicateSearch:
         self._samples = samples
         self._recent: list[DigestTable] = []
         self._loaded: OrderedDict[tuple[int, int], DigestTable] = OrderedDict()
-        self._unsealed: dict[bytes, Place] = {}
+        self.unsealed: dict[bytes, int] = {}
+        """Slot of each digest in the pack that is being filled."""
         for writer, number in newest:
             table = self._load(writer, number)
             if table is not None:
@@ -102,25 +102,17 @@ class DuplicateSearch:
         while len(self._recent) > 1 and sum(t.keys.size for t in self._recent) > RECENT_MAX:
             self._recent.pop(0)
 
-    def unsealed(self, digest: bytes) -> Place | None:
-        """The place of a block in the pack that is being filled."""
-        return self._unsealed.get(digest)
-
-    def remember(self, digest: bytes, place: Place) -> None:
-        """A block was put into the pack that is being filled."""
-        self._unsealed[digest] = place
-
     def sealed(self, digests: bytes, writer: int, number: int) -> None:
         """The pack that was being filled is closed; these are its digests in slot order."""
-        self._unsealed.clear()
+        self.unsealed.clear()
         if digests:
             self._add(digest_table(digests, writer, number))
 
-    def find(self, digests: bytes) -> list[Place | None]:
+    def find(self, digests: bytes) -> Places:
         """The place of each digest among sealed packs, as far as the search knows."""
         halves = np.frombuffer(digests, "<u8").reshape(-1, DIGEST_BYTES // 8)
         keys, rests = halves[:, 0].copy(), halves[:, 1].copy()
-        found: list[Place | None] = [None] * len(keys)
+        found = np.zeros((len(keys), 3), np.uint32)
         missing = np.arange(len(keys))
         for table in [*reversed(self._recent), *reversed(self._loaded.values())]:
             missing = _probe(table, keys, rests, missing, found)
@@ -152,7 +144,7 @@ def _probe(
     keys: _U64,
     rests: _U64,
     missing: npt.NDArray[np.int64],
-    found: list[Place | None],
+    found: Places,
 ) -> npt.NDArray[np.int64]:
     """Fill in what the table knows of the missing; answer what is still missing."""
     wanted = keys[missing]
@@ -161,7 +153,5 @@ def _probe(
     hit = (table.keys[at] == wanted) & (table.rests[at] == rests[missing])
     if not hit.any():
         return missing
-    places: list[list[int]] = table.places[at[hit]].tolist()
-    for index, place in zip(missing[hit].tolist(), places, strict=True):
-        found[index] = (place[0], place[1], place[2])
+    found[missing[hit]] = table.places[at[hit]]
     return missing[~hit]

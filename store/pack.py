@@ -16,7 +16,7 @@ import zstandard
 from store.digest import checksum
 from store.errors import DamagedError, UnsupportedError
 from store.frame import FRAME, Frame
-from store.row import DIGEST_BYTES, ROW, Row, Rows, decode_rows, encode_rows
+from store.row import DIGEST_BYTES, ROW, Rows, decode_rows, encode_rows
 
 FORMAT: Final = 1
 MAGIC: Final = b"timefsPK"
@@ -124,7 +124,7 @@ def pack_name(writer: int, number: int) -> str:
     return f"packs/{writer:08x}/{number:010d}"
 
 
-def encode_statement(rows: list[Row], packs: list[PackReference], names: list[str]) -> bytes:
+def encode_statement(rows: Rows, packs: list[PackReference], names: list[str]) -> bytes:
     """The statement, compressed."""
     text = json.dumps(names, ensure_ascii=True).encode()
     head = STATEMENT.pack(len(rows), len(packs), len(text))

@@ -5,11 +5,14 @@ Defined here and only here: making and opening a repository, its `History`, and 
 use one repository at once, and none of them ever locks it.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from store.backend import DirectoryBackend
 from store.claim import claim
@@ -24,7 +27,7 @@ from store.index import Index
 from store.index_schema import EventKind, encode_name
 from store.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.packs import CACHE_BYTES, PackReader
-from store.row import BLOCK_BYTES, blocks_of, epoch_of, position, sequence_of
+from store.row import BLOCK_BYTES, ROW, blocks_of, epoch_of, position, sequence_of
 from store.run import PAGE_BYTES
 from store.snapshot import PageCache, Snapshot
 from store.transaction import Transaction, TransactionIdentity
@@ -232,7 +235,7 @@ class Repository(History):
     def _register(self, machine: str, writer: int) -> None:
         """Pack 0 of a writer holds nothing but its machine's name; whoever makes it has it."""
         identity = PackIdentity(bytes.fromhex(self.id), writer, 0, 0, os.urandom(16), 1, last=True)
-        content = build_pack(identity, [], b"", encode_statement([], [], [machine]))
+        content = build_pack(identity, [], b"", encode_statement(np.empty(0, ROW), [], [machine]))
         with suppress(ExistsError):
             self.backend.create(pack_name(writer, 0), content)
 
@@ -305,13 +308,12 @@ class Repository(History):
             page_digests(self.reader, runs, length, blocks)
 
     def _samples(self, prefixes: Sequence[int]) -> list[tuple[int, int]]:
-        found: dict[tuple[int, int], None] = {}
-        for prefix in prefixes:
-            rows = self.index.ask(
-                "SELECT writer, number FROM samples WHERE prefix = ? LIMIT 1", prefix
-            )
-            found.update((row, None) for row in rows)
-        return list(found)
+        rows = self.index.ask(
+            "SELECT DISTINCT writer, number FROM samples"
+            " WHERE prefix IN (SELECT value FROM json_each(?)) GROUP BY prefix",
+            json.dumps(prefixes),
+        )
+        return [(writer, number) for writer, number in rows]
 
     def close(self) -> None:
         """Let go of this thread's handles."""

@@ -85,10 +85,9 @@ def columns(array: Rows) -> dict[str, Any]:
     return {name: array[name] for name in names}
 
 
-def encode_rows(rows: list[Row]) -> bytes:
+def encode_rows(rows: Rows) -> bytes:
     """The rows column after column."""
-    array = np.array([tuple(row) for row in rows], dtype=ROW)
-    return b"".join(np.ascontiguousarray(column).tobytes() for column in columns(array).values())
+    return b"".join(np.ascontiguousarray(column).tobytes() for column in columns(rows).values())
 
 
 def decode_rows(content: bytes, count: int, where: str) -> Rows:

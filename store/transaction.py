@@ -12,17 +12,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from store.backend import Backend
 from store.digest import digests_of, nonzero_blocks, row_check
-from store.duplicates import DuplicateSearch
+from store.duplicates import DuplicateSearch, Places
 from store.errors import BusyError, ExistsError
-from store.frame import FRAME_BLOCKS_MAX, SCATTERED_BLOCKS_MAX, Frame, encode_frame
+from store.filling import PACK_BLOCKS, Filling
 from store.pack import PackIdentity, PackReference, build_pack, encode_statement, pack_name
 from store.row import (
     BLOCK_BYTES,
     DIGEST_BYTES,
     INSTANT_FUZZY,
+    ROW,
     ROW_BLOCKS_MAX,
     Row,
     RowKind,
@@ -30,14 +32,17 @@ from store.row import (
 )
 from store.stretch import stretches
 
-PACK_BLOCKS: Final = 8192
-"""A pack is sealed after this many slots: 32 MiB of plain bytes."""
-
 PACK_ROWS_MAX: Final = 1 << 17
-"""… or this many rows."""
+"""A pack is sealed before it takes more rows than this, and those of one batch."""
+
+BATCH_BLOCKS: Final = 1024
+"""Blocks that are looked up and placed together."""
 
 PACKS_IN_FLIGHT: Final = 2
 """Packs being compressed or written while the next is filled."""
+
+Keys = npt.NDArray[np.void]
+"""Digests, one an element."""
 
 
 class TransactionIdentity(NamedTuple):
@@ -62,21 +67,6 @@ class Committed(NamedTuple):
     duplicate_bytes: int
 
 
-class _Filling:
-    """A pack while rows and blocks come in."""
-
-    def __init__(self, machine: str) -> None:
-        self.rows: list[Row] = []
-        self.references: dict[PackReference, int] = {}
-        self.names = [machine]
-        self.digests: list[bytes] = []
-        self.slots = 0
-        self.frames: list[Future[Frame]] = []
-        self.frame: list[bytes] = []
-        self.frame_blocks = 0
-        self.frame_end: tuple[int, int] = (-1, -1)
-
-
 class Transaction:
     """One machine's changes on their way into packs."""
 
@@ -96,8 +86,8 @@ class Transaction:
         self._part = 1
         self._sequence = 1
         self._time_ns = identity.time_ns
-        self._filling = _Filling(identity.machine)
         self._workers = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "compress")
+        self._filling = Filling(identity.machine, self._workers)
         self._sealer = ThreadPoolExecutor(1, "seal")
         self._sealing: list[Future[int]] = []
         self._stored_bytes = 0
@@ -105,16 +95,14 @@ class Transaction:
         self._duplicate_bytes = 0
 
     def _row(self, row: Row) -> None:
-        filling = self._filling
-        if len(filling.rows) >= PACK_ROWS_MAX:
+        if self._filling.row_count >= PACK_ROWS_MAX:
             self._seal(last=False)
-            filling = self._filling
-        filling.rows.append(row._replace(sequence=self._sequence, time_ns=self._time_ns))
+        self._filling.add_row(row._replace(sequence=self._sequence, time_ns=self._time_ns))
         self._sequence += 1
 
     def declare(self, file: int, name: str, kind: int) -> None:
         """Give a file its name and kind; a file must be declared in the transaction it starts."""
-        if len(self._filling.rows) + 1 >= PACK_ROWS_MAX:
+        if self._filling.row_count + 1 >= PACK_ROWS_MAX:
             self._seal(last=False)
         self._filling.names.append(name)
         at = len(self._filling.names) - 1
@@ -180,63 +168,85 @@ class Transaction:
             wanted: Rising numbers of the blocks to store.
             digests: Theirs, in the same order.
         """
-        places = self._duplicates.find(digests)
-        run = _RowInMaking(self, file, offset, length)
-        for index, number in enumerate(wanted):
-            digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
-            place = places[index] or self._duplicates.unsealed(digest)
-            if place is None:
-                if self._filling.slots == PACK_BLOCKS:
-                    run.close()
-                    self._seal(last=False)
-                place = self._store(file, offset + number * BLOCK_BYTES, padded, number, digest)
-            else:
-                self._duplicate_bytes += BLOCK_BYTES
-            run.add(number, place, digest)
-        run.close()
+        numbers = np.asarray(wanted, np.int64)
+        keys = np.frombuffer(digests, np.dtype((np.void, DIGEST_BYTES)))
+        at = 0
+        while at < len(numbers):
+            if self._filling.slots >= PACK_BLOCKS or self._filling.row_count >= PACK_ROWS_MAX:
+                self._seal(last=False)
+            batch = slice(at, at + BATCH_BLOCKS)
+            places, fresh, count = self._places(keys[batch])
+            numbered, done = numbers[at : at + count], keys[at : at + count]
+            if fresh.size:
+                self._filling.add_blocks(file, offset, padded, numbered[fresh])
+                self._filling.digests.append(done[fresh].tobytes())
+                self._new_bytes += fresh.size * BLOCK_BYTES
+            self._duplicate_bytes += (count - fresh.size) * BLOCK_BYTES
+            self._data_rows(file, offset, length, numbered, places, done)
+            at += count
 
-    def _store(
-        self, file: int, offset: int, padded: memoryview, number: int, digest: bytes
-    ) -> tuple[int, int, int]:
-        filling = self._filling
-        follows = filling.frame_end == (file, offset)
-        full = filling.frame_blocks >= FRAME_BLOCKS_MAX
-        if full or (not follows and filling.frame_blocks >= SCATTERED_BLOCKS_MAX):
-            self._close_frame()
-        at = number * BLOCK_BYTES
-        filling.frame.append(bytes(padded[at : at + BLOCK_BYTES]))
-        filling.frame_blocks += 1
-        filling.frame_end = (file, offset + BLOCK_BYTES)
-        place = (self._identity.writer, self._number, filling.slots)
-        filling.digests.append(digest)
-        filling.slots += 1
-        self._duplicates.remember(digest, place)
-        self._new_bytes += BLOCK_BYTES
-        return place
+    def _places(self, keys: Keys) -> tuple[Places, npt.NDArray[np.int64], int]:
+        """Places of the blocks with these digests, those of new ones in the pack being filled.
 
-    def _close_frame(self) -> None:
-        filling = self._filling
-        if filling.frame_blocks:
-            filling.frames.append(self._workers.submit(encode_frame, b"".join(filling.frame)))
-            filling.frame = []
-            filling.frame_blocks = 0
+        Also which of them are new, and how many there are until the pack is full.
+        """
+        places = self._duplicates.find(keys.tobytes())
+        missing = np.flatnonzero(places[:, 0] == 0)
+        here = self._duplicates.unsealed
+        next_slot = self._filling.slots
+        slots: list[int] = []
+        fresh: list[int] = []
+        count = len(keys)
+        for index, digest in zip(missing.tolist(), keys[missing].tolist(), strict=True):
+            slot = here.get(digest)
+            if slot is None:
+                if next_slot == PACK_BLOCKS:
+                    count = index
+                    break
+                slot = here[digest] = next_slot
+                next_slot += 1
+                fresh.append(index)
+            slots.append(slot)
+        missing = missing[: len(slots)]
+        places[missing, :2] = self._identity.writer, self._number
+        places[missing, 2] = slots
+        return places[:count], np.array(fresh, np.int64), count
 
-    def data_row(
-        self, file: int, offset: int, length: int, place: tuple[int, int, int], digests: bytes
+    def _data_rows(  # a batch and where it belongs
+        self,
+        file: int,
+        offset: int,
+        length: int,
+        numbers: npt.NDArray[np.int64],
+        places: Places,
+        keys: Keys,
     ) -> None:
-        """A row of data in consecutive slots."""
-        writer, number, slot = place
-        if len(self._filling.rows) >= PACK_ROWS_MAX:
-            self._seal(last=False)
-        pack = 0
-        if (writer, number) != (self._identity.writer, self._number):
-            references = self._filling.references
-            pack = references.setdefault(PackReference(writer, number), len(references) + 1)
-        self._row(Row(RowKind.DATA, 0, file, offset, length, 0, 0, pack, slot, row_check(digests)))
+        """Join neighbouring blocks in neighbouring slots into rows."""
+        firsts, ends = _joined(numbers, places)
+        rows = np.zeros(firsts.size, ROW)
+        starts = numbers[firsts] * BLOCK_BYTES
+        rows["kind"] = RowKind.DATA
+        rows["file"] = file
+        rows["offset"] = offset + starts
+        rows["length"] = np.minimum((numbers[ends - 1] + 1) * BLOCK_BYTES, length) - starts
+        rows["sequence"] = np.arange(self._sequence, self._sequence + firsts.size)
+        rows["time_ns"] = self._time_ns
+        rows["pack"] = [self._reference(*place) for place in places[firsts, :2].tolist()]
+        rows["slot"] = places[firsts, 2]
+        digests = memoryview(keys.tobytes())
+        edges = zip((firsts * DIGEST_BYTES).tolist(), (ends * DIGEST_BYTES).tolist(), strict=True)
+        rows["check"] = [row_check(digests[first:end]) for first, end in edges]
+        self._filling.add_rows(rows)
+        self._sequence += firsts.size
+
+    def _reference(self, writer: int, number: int) -> int:
+        if (writer, number) == (self._identity.writer, self._number):
+            return 0
+        return self._filling.reference(PackReference(writer, number))
 
     def _seal(self, *, last: bool) -> None:
-        self._close_frame()
         filling = self._filling
+        filling.close()
         identity = PackIdentity(
             self._identity.repository,
             self._identity.writer,
@@ -251,12 +261,12 @@ class Transaction:
         self._duplicates.sealed(b"".join(filling.digests), identity.writer, identity.number)
         self._number += 1
         self._part += 1
-        self._filling = _Filling(self._identity.machine)
+        self._filling = Filling(self._identity.machine, self._workers)
         while len(self._sealing) > PACKS_IN_FLIGHT:
             self._stored_bytes += self._sealing.pop(0).result()
 
-    def _put(self, identity: PackIdentity, filling: _Filling) -> int:
-        frames = [frame.result() for frame in filling.frames]
+    def _put(self, identity: PackIdentity, filling: Filling) -> int:
+        frames = filling.frames()
         statement = encode_statement(filling.rows, list(filling.references), filling.names)
         content = build_pack(identity, frames, b"".join(filling.digests), statement)
         try:
@@ -284,35 +294,17 @@ class Transaction:
         self._workers.shutdown(wait=True, cancel_futures=True)
 
 
-class _RowInMaking:
-    """Joins neighbouring blocks in neighbouring slots into rows."""
-
-    def __init__(self, transaction: Transaction, file: int, offset: int, length: int) -> None:
-        self._transaction = transaction
-        self._file = file
-        self._offset = offset
-        self._length = length
-        self._first = 0
-        self._place = (0, 0, 0)
-        self._digests: list[bytes] = []
-
-    def add(self, number: int, place: tuple[int, int, int], digest: bytes) -> None:
-        """The block of that number is at that place."""
-        count = len(self._digests)
-        writer, pack, slot = self._place
-        follows = number == self._first + count and place == (writer, pack, slot + count)
-        if not follows or count >= ROW_BLOCKS_MAX:
-            self.close()
-            self._first, self._place = number, place
-        self._digests.append(digest)
-
-    def close(self) -> None:
-        """Write the row that was in making, if any."""
-        if not self._digests:
-            return
-        start = self._first * BLOCK_BYTES
-        end = min(start + len(self._digests) * BLOCK_BYTES, self._length)
-        self._transaction.data_row(
-            self._file, self._offset + start, end - start, self._place, b"".join(self._digests)
-        )
-        self._digests = []
+def _joined(
+    numbers: npt.NDArray[np.int64], places: Places
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First and last + 1 of the blocks that make up each row."""
+    slots = places[:, 2].astype(np.int64)
+    breaks = (np.diff(numbers) != 1) | (np.diff(slots) != 1)
+    breaks |= (places[1:, :2] != places[:-1, :2]).any(axis=1)
+    firsts = np.r_[0, np.flatnonzero(breaks) + 1]
+    ends = np.r_[firsts[1:], numbers.size]
+    if (ends - firsts).max() > ROW_BLOCKS_MAX:
+        pairs = zip(firsts.tolist(), ends.tolist(), strict=True)
+        firsts = np.array([at for pair in pairs for at in range(*pair, ROW_BLOCKS_MAX)], np.int64)
+        ends = np.r_[firsts[1:], numbers.size]
+    return firsts, ends
