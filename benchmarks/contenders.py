@@ -158,7 +158,10 @@ class Restic(Contender):
             return instants[0] / self.disk.relative_to("/")
 
         command = [*self._command, "mount", self.mountpoint]
-        ready = lambda: first_byte(path())()  # noqa: E731
+
+        def ready() -> bool:
+            return first_byte(path())()
+
         with serving(command, self.mountpoint, ready, self._env) as served:
             yield Shown(path(), served)
 
@@ -237,13 +240,11 @@ class Qcow2(Contender):
     @contextmanager
     def _exported(self, generation: int, *, writable: bool) -> Generator[Served]:
         only = "" if writable else ",read-only=on"
-        command = [
-            *("qemu-storage-daemon", "--blockdev"),
-            f"driver=file,node-name=f0,filename={self._layer(generation)}{only}",
-            *("--blockdev", f"driver=qcow2,node-name=d0,file=f0{only}", "--export"),
-            f"type=fuse,id=e0,node-name=d0,mountpoint={self._point},"
-            f"writable={'on' if writable else 'off'}",
-        ]
+        command = ["qemu-storage-daemon", "--blockdev"]
+        command += [f"driver=file,node-name=f0,filename={self._layer(generation)}{only}"]
+        command += ["--blockdev", f"driver=qcow2,node-name=d0,file=f0{only}", "--export"]
+        export = f"type=fuse,id=e0,node-name=d0,mountpoint={self._point},writable="
+        command += [export + ("on" if writable else "off")]
         with serving(command, self._point, first_byte(self._point), by_signal=True) as served:
             yield served
 
