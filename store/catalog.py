@@ -227,7 +227,7 @@ class Catalog:
             for name in SCHEMAS:
                 yield from self._differences(connection, name)
 
-    def _differences(self, connection: duckdb.DuckDBPyConnection, name: str) -> Iterator[str]:
+    def _differences(self, connection: "duckdb.DuckDBPyConnection", name: str) -> Iterator[str]:
         names = _listed(SCHEMAS[name])
         lacks = invents = told = 0
         for state in self._index.writers():
@@ -250,7 +250,7 @@ class Catalog:
 
 
 def _answers(
-    connection: duckdb.DuckDBPyConnection, question: str, values: dict[str, Any] | None = None
+    connection: "duckdb.DuckDBPyConnection", question: str, values: dict[str, Any] | None = None
 ) -> list[Any]:
     """All that DuckDB answers; an unfetched answer would block its connection."""
     try:
@@ -261,11 +261,11 @@ def _answers(
         ) from error
 
 
-def _count(connection: duckdb.DuckDBPyConnection, source: str) -> int:
+def _count(connection: "duckdb.DuckDBPyConnection", source: str) -> int:
     return _answers(connection, f"SELECT count(*) FROM {source}")[0][0]  # noqa: S608
 
 
-def _excess(connection: duckdb.DuckDBPyConnection, first: str, second: str, names: str) -> int:
+def _excess(connection: "duckdb.DuckDBPyConnection", first: str, second: str, names: str) -> int:
     """How many rows the first has more than the second."""
     return _count(
         connection,
