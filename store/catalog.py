@@ -253,6 +253,8 @@ def _answers(
     connection: "duckdb.DuckDBPyConnection", question: str, values: dict[str, Any] | None = None
 ) -> list[Any]:
     """All that DuckDB answers; an unfetched answer would block its connection."""
+    import duckdb  # noqa: PLC0415  # see Catalog.connect
+
     try:
         return connection.execute(question, values).fetchall()
     except duckdb.Error as error:
