@@ -36,6 +36,13 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def sweep(self, writer: int) -> None:
+        """Remove what creations of the writer's packs left that did not come to their end.
+
+        One that still runs somewhere ends with ExistsError: whoever sweeps has fenced it.
+        """
+
+    @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
 
@@ -81,6 +88,8 @@ class DirectoryBackend(Backend):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._durable: set[Path] = set()
+        """Folders whose names this process knows to be durable."""
 
     def create(self, name: str, content: bytes) -> None:
         target = self.root / name
@@ -88,16 +97,18 @@ class DirectoryBackend(Backend):
             self._create(target, content)
         except FileExistsError as error:
             raise ExistsError(f"{target}: the name is taken already") from error
+        except FileNotFoundError as error:
+            if not target.parent.is_dir():
+                raise translate(error, str(target)) from error
+            raise ExistsError(f"{target}: another writer took over and swept this one") from error
         except OSError as error:
             raise translate(error, str(target)) from error
 
     def _create(self, target: Path, content: bytes) -> None:
         """Temporary file, fdatasync, link, fsync of the directory: whole and durable, or absent."""
         folder = target.parent
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder.parent)
-            sync_folder(folder.parent.parent)
+        if folder not in self._durable:
+            self._make_durable(folder)
         temporary = folder / f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
@@ -110,6 +121,26 @@ class DirectoryBackend(Backend):
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
         sync_folder(folder)
+
+    def _make_durable(self, folder: Path) -> None:
+        """Make a folder; whoever made it earlier may have died before its name was durable."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in folder.parents:
+            if not parent.is_relative_to(self.root):
+                break
+            sync_folder(parent)
+        self._durable.add(folder)
+
+    def sweep(self, writer: int) -> None:
+        folder = (self.root / pack_name(writer, 0)).parent
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208
+                if name.startswith("."):
+                    (folder / name).unlink(missing_ok=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise translate(error, str(folder)) from error
 
     def exists(self, name: str) -> bool:
         try:

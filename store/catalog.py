@@ -9,14 +9,16 @@ are ordered by Delta's own commits.
 
 import datetime as dt
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
 from store.catalog_table import CatalogTable, erase_table
-from store.errors import DamagedError
+from store.claim import claim_catalog
+from store.errors import BusyError, DamagedError
 from store.index import Index
 from store.pack import PackReference, Statement
 from store.packs import PackReader
@@ -119,12 +121,36 @@ class Catalog:
     def follow(self) -> None:
         """Write what the packs say and the tables do not cover yet; a torn table is made again.
 
+        Where another process is writing it is left to that one: packs answer for what is missing.
+
         Raises:
             TimefsError: the tables cannot be written, or a pack not be read.
         """
+        try:
+            with claim_catalog(self._folder.parent, wait=False):
+                self._write()
+        except BusyError:
+            return
+
+    def rebuild(self) -> None:
+        """Start again from nothing.
+
+        Raises:
+            TimefsError: the tables cannot be written, or a pack not be read.
+        """
+        with claim_catalog(self._folder.parent, wait=True):
+            self.erase()
+            self._write()
+
+    def erase(self) -> None:
+        """Take the tables away."""
+        for name in SCHEMAS:
+            erase_table(self._folder / name)
+
+    def _write(self) -> None:
         for name in SCHEMAS:
             try:
-                self._table(name)
+                self._table(name).sweep()
             except DamagedError as error:
                 log.warning("%s; making it again from the packs", error)
                 erase_table(self._folder / name)
@@ -139,11 +165,6 @@ class Catalog:
         if batch is not None:
             table.append(writer, batch.end, batch.content)  # or another process just did
         return batch is not None
-
-    def erase(self) -> None:
-        """Start again from nothing."""
-        for name in SCHEMAS:
-            erase_table(self._folder / name)
 
     def _batches(self, name: str, writer: int, first: int) -> Iterator[Batch]:
         """What the complete transactions' packs say from a number on."""
@@ -176,7 +197,8 @@ class Catalog:
     def _statement(self, writer: int, number: int) -> Statement:
         return self._reader.statement(self._reader.footer(writer, number))
 
-    def connect(self) -> "duckdb.DuckDBPyConnection":
+    @contextmanager
+    def connect(self) -> Generator["duckdb.DuckDBPyConnection"]:
         """DuckDB with the views `rows`, `packs` and `names`, whole up to now.
 
         Raises:
@@ -184,27 +206,32 @@ class Catalog:
         """
         import duckdb  # noqa: PLC0415  # a fifth of a second that a capture does not need
 
-        connection = duckdb.connect()
-        for name, schema in SCHEMAS.items():
-            table = self._table(name)
-            table.verify()
-            connection.register("batch", schema.empty_table())
-            _answers(connection, f"CREATE TABLE {name}_tail AS FROM batch")
-            for state in self._index.writers():
-                for batch in self._batches(name, state.writer, table.covered(state.writer)):
-                    connection.register("batch", batch.content)
-                    _answers(connection, f"INSERT INTO {name}_tail FROM batch")
-            names = _listed(schema)
-            parts = [f"SELECT {names} FROM {name}_tail"]  # noqa: S608  # our own names only
-            if table.files:
-                paths = ", ".join(
-                    "'" + str(file.path).replace("'", "''") + "'" for file in table.files
-                )
-                parts.append(
-                    f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
-                )
-            _answers(connection, f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}")
-        return connection
+        tables = {name: self._table(name) for name in SCHEMAS}
+        self._index.follow(self._reader)  # after: it must not know less than the tables
+        with self._index.snapshot(), duckdb.connect() as connection:
+            for name, table in tables.items():
+                table.verify()
+                self._view(connection, name, table)
+            yield connection
+
+    def _view(
+        self, connection: "duckdb.DuckDBPyConnection", name: str, table: CatalogTable
+    ) -> None:
+        schema = SCHEMAS[name]
+        connection.register("batch", schema.empty_table())
+        _answers(connection, f"CREATE TABLE {name}_tail AS FROM batch")
+        for state in self._index.writers():
+            for batch in self._batches(name, state.writer, table.covered(state.writer)):
+                connection.register("batch", batch.content)
+                _answers(connection, f"INSERT INTO {name}_tail FROM batch")
+        names = _listed(schema)
+        parts = [f"SELECT {names} FROM {name}_tail"]  # noqa: S608  # our own names only
+        if table.files:
+            paths = ", ".join("'" + str(file.path).replace("'", "''") + "'" for file in table.files)
+            parts.append(
+                f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
+            )
+        _answers(connection, f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}")
 
     def log(self, machine: str | None = None) -> list[LogEntry]:
         """Every instant of a machine, or of all, oldest first.

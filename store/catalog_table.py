@@ -7,6 +7,7 @@ processes: two that cover the same packs meet in Delta's commit, and one of them
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from store.backend import sync_folder
 from store.errors import DamagedError, FullError, TimefsError
 
 LOG: Final = "_delta_log"
@@ -106,6 +108,7 @@ class CatalogTable:
             self._delta.create_write_transaction(
                 actions, "append", self._schema, partition, commit_properties=properties
             )
+            self._make_durable()
         except CommitFailedError:
             return False
         except DeltaError as error:
@@ -140,7 +143,12 @@ class CatalogTable:
         name = place / f"{writer:08x}-{self.covered(writer):010d}-{end:010d}-{checksum}.parquet"
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(stored)
+        with path.open("wb") as file:  # durable before Delta's log names it
+            file.write(stored)
+            file.flush()
+            os.fdatasync(file.fileno())
+        for folder in (path.parent, self._folder):
+            sync_folder(folder)
         return AddAction(
             path=str(name),
             size=len(stored),
@@ -149,6 +157,22 @@ class CatalogTable:
             data_change=True,
             stats=json.dumps({"numRecords": content.num_rows}),
         )
+
+    def _make_durable(self) -> None:
+        """Delta makes nothing durable: so that a power cut costs the newest entry at most."""
+        log = self._folder / LOG
+        for path in sorted(log.glob("*.json"))[-2:]:  # the first commit of a table is two entries
+            with path.open("rb") as file:
+                os.fdatasync(file.fileno())
+        sync_folder(log)
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left; the caller is the catalog's only writer."""
+        known = {file.path for file in self.files}
+        for path in self._folder.rglob("*"):
+            orphan = path.suffix == ".parquet" and path.parent.name != LOG and path not in known
+            if orphan or "#" in path.name:
+                path.unlink(missing_ok=True)
 
     def verify(self) -> None:
         """Prove that the Parquet files are those that were written.

@@ -77,6 +77,16 @@ class Check:
 
     def run(self) -> Report:
         self._index.follow(self._reader)
+        with self._index.snapshot():  # captures may go on meanwhile
+            self._check_packs()
+            self._check_index()
+        if not self._bad:  # else there is no truth to compare with
+            self._check_catalog()
+            if self._deep:
+                self._compare_rebuilt()
+        return Report(self._packs, self._rows, self._bytes, self._findings)
+
+    def _check_packs(self) -> None:
         footers = [
             PackReference(state.writer, number)
             for state in self._index.writers()
@@ -87,12 +97,6 @@ class Check:
         for pack in footers:
             if pack not in self._bad:
                 self._check_content(pack)
-        self._check_index()
-        if not self._bad:  # else there is no truth to compare with
-            self._check_catalog()
-            if self._deep:
-                self._compare_rebuilt()
-        return Report(self._packs, self._rows, self._bytes, self._findings)
 
     def _find(self, message: str, bad: BadSlots | None = None) -> None:
         hurts = list(hurt(self._repository, bad)) if bad else []
@@ -197,15 +201,25 @@ class Check:
         """A deep check makes the index again elsewhere: it must come out equal."""
         with tempfile.TemporaryDirectory(prefix="timefs-check-") as folder:
             again = Index(Path(folder), bytes.fromhex(self._repository.id))
-            again.follow(self._reader)
-            for table in tables():
-                question = f"SELECT * FROM {table}"  # noqa: S608  # the schema's own names
-                if set(again.each(question)) != set(self._index.each(question)):
-                    self._find(
-                        f"index: table {table} differs from what the packs say; "
-                        f"run `timefs rebuild`"
-                    )
+            seen: list[WriterState] = []
+            while True:  # until both have followed equally far, for captures may go on meanwhile
+                again.follow(self._reader)
+                self._index.follow(self._reader)
+                with self._index.snapshot():
+                    states = sorted(again.writers())
+                    if states in (sorted(self._index.writers()), seen):
+                        self._compare(again)
+                        break
+                seen = states
             again.close()
+
+    def _compare(self, again: Index) -> None:
+        for table in tables():
+            question = f"SELECT * FROM {table}"  # noqa: S608  # the schema's own names
+            if set(again.each(question)) != set(self._index.each(question)):
+                self._find(
+                    f"index: table {table} differs from what the packs say; run `timefs rebuild`"
+                )
 
     def _check_catalog(self) -> None:
         catalog = Catalog(self._repository.root / "catalog", self._index, self._reader)

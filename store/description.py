@@ -6,10 +6,11 @@ Used by store.repository and `timefs init`. Thread-safe.
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from store.backend import DirectoryBackend, translate
+from store.backend import DirectoryBackend, sync_folder, translate
 from store.digest import block_digest
 from store.errors import (
     DamagedError,
@@ -47,7 +48,11 @@ def create_repository(root: Path) -> None:
     backend = DirectoryBackend(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
+        for unfinished in root.glob(f".{DESCRIPTION}.*"):  # an `init` that was killed
+            unfinished.unlink(missing_ok=True)
         present = next(root.iterdir(), None)
+        with suppress(PermissionError):  # a parent that only lets through
+            sync_folder(root.parent)
     except OSError as error:
         raise translate(error, str(root)) from error
     if present is not None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from store.errors import TimefsError
+from store.backend import translate
 from store.packs import PackReader
 from store.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
 from store.run import LOST_WRITER, Run, Runs
@@ -42,6 +42,7 @@ class DigestMap:
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
         self._working = path.with_name(f"{path.name}.{os.getpid()}.new")
+        self._file: BinaryIO | None = None
         self.size = size
         """Bytes of the file that the map describes; all beyond is unknown."""
         self._blocks: Digests | None = None
@@ -49,18 +50,32 @@ class DigestMap:
     def open(self, position: int, make: Callable[["DigestMap"], None]) -> None:
         """Start from the kept map if it is that of `position`, else from what `make` fills in.
 
+        The caller holds the machine's claim: other working copies are those of killed captures.
+
         Raises:
             TimefsError: the cache cannot be written.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._kept_is(position):
+            for left in self._path.parent.glob(f"{self._path.name}.*.new"):
+                left.unlink(missing_ok=True)
+            self._file = self._working.open("w+b", buffering=0)
+            kept = self._kept_is(position)
+            if kept:
                 self._copy_kept()
-            else:
-                self.resize(self.size)
+            self.resize(self.size)
+            if not kept:
                 make(self)
-        except OSError as error:
-            raise TimefsError(f"{self._working}: {error.strerror}") from error
+        except BaseException as error:
+            self.discard()
+            if isinstance(error, OSError):
+                raise translate(error, str(self._working)) from error
+            raise
+
+    @property
+    def _descriptor(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
 
     def _kept_is(self, position: int) -> bool:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
@@ -74,45 +89,48 @@ class DigestMap:
         return (MAGIC + numbers).ljust(32, b"\0")
 
     def _copy_kept(self) -> None:
-        with self._path.open("rb") as source, self._working.open("wb") as target:
-            target.truncate(os.fstat(source.fileno()).st_size)
+        with self._path.open("rb") as source:
             for start, end in _data(source):
                 at = start
                 while at < end:
                     at += os.copy_file_range(
-                        source.fileno(), target.fileno(), end - at, offset_src=at, offset_dst=at
+                        source.fileno(), self._descriptor, end - at, offset_src=at, offset_dst=at
                     )
-        self._map()
-
-    def _map(self) -> None:
-        count = blocks_of(self.size)
-        self._blocks = None
-        if count:
-            self._blocks = np.memmap(
-                self._working, np.uint64, "r+", HEADER_BYTES, (count, DIGEST_BYTES // 8)
-            )
 
     def resize(self, size: int) -> None:
         """Describe a file of that size; blocks that are new start as zeros."""
+        assert self._file is not None
         self._blocks = None
-        with self._working.open("ab") as file:
-            file.truncate(HEADER_BYTES + blocks_of(size) * DIGEST_BYTES)
+        count = blocks_of(size)
+        os.ftruncate(self._descriptor, HEADER_BYTES + count * DIGEST_BYTES)
         self.size = size
-        self._map()
+        if count:
+            shape = (count, DIGEST_BYTES // 8)
+            self._blocks = np.memmap(self._file, np.uint64, "r+", HEADER_BYTES, shape)
 
     def blocks(self, first: int, count: int) -> Digests:
-        """The digests of `count` blocks from `first` on; writing to them changes the map."""
+        """The digests of `count` blocks from `first` on; writing to them changes the map.
+
+        Raises:
+            FullError: no room for them.
+        """
         assert self._blocks is not None
+        if count:  # room is asked for here: a full disk must not be a signal at a store to memory
+            offset, length = HEADER_BYTES + first * DIGEST_BYTES, count * DIGEST_BYTES
+            try:
+                os.posix_fallocate(self._descriptor, offset, length)
+            except OSError as error:
+                raise translate(error, str(self._working)) from error
         return self._blocks[first : first + count]
 
     def filled(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         """Stretches of blocks from `first` to `end` outside which all are known as zeros."""
-        with self._working.open("rb") as file:
-            for start, stop in _data(file, HEADER_BYTES + first * DIGEST_BYTES):
-                begin = max(first, (start - HEADER_BYTES) // DIGEST_BYTES)
-                if begin >= end:
-                    return
-                yield begin, min(end, -(-(stop - HEADER_BYTES) // DIGEST_BYTES))
+        assert self._file is not None
+        for start, stop in _data(self._file, HEADER_BYTES + first * DIGEST_BYTES):
+            begin = max(first, (start - HEADER_BYTES) // DIGEST_BYTES)
+            if begin >= end:
+                return
+            yield begin, min(end, -(-(stop - HEADER_BYTES) // DIGEST_BYTES))
 
     def forget(self, offset: int) -> None:
         """Whatever block `offset` lies in must be stored."""
@@ -121,25 +139,27 @@ class DigestMap:
             self.blocks(block, 1)[:] = np.frombuffer(UNKNOWN_DIGEST, np.uint64)
 
     def keep(self, position: int) -> None:
-        """Make the working copy the map of `position`."""
+        """Make the working copy the map of `position`.
+
+        Raises:
+            TimefsError: the cache cannot be written.
+        """
+        assert self._file is not None
         self._blocks = None
         header = self._header(position, self.size)
         try:
-            with self._working.open("r+b") as file:
-                file.write(header)
-                file.flush()
-                proof = _hash(file)
-                file.seek(len(header))
-                file.write(proof)
-                file.flush()
-                os.fdatasync(file.fileno())
+            os.pwrite(self._descriptor, header, 0)
+            os.pwrite(self._descriptor, _hash(self._file), len(header))
+            os.fdatasync(self._descriptor)
             self._working.replace(self._path)
         except OSError as error:
-            raise TimefsError(f"{self._path}: {error.strerror}") from error
+            raise translate(error, str(self._path)) from error
 
     def discard(self) -> None:
-        """Throw the working copy away."""
+        """Throw the working copy away, unless it was kept."""
         self._blocks = None
+        if self._file is not None:
+            self._file.close()
         self._working.unlink(missing_ok=True)
 
 

@@ -8,8 +8,8 @@ number of processes share one index, SQLite's own locks order them.
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -135,6 +135,20 @@ class Index:
             f"index {self._path}: {error}; run `timefs rebuild` to make it again from the packs"
         )
 
+    @contextmanager
+    def snapshot(self) -> Generator[None]:
+        """For this thread the index stands still within; `follow` does nothing there."""
+        connection = self._connection
+        if connection.in_transaction:
+            yield
+            return
+        self.ask("BEGIN")
+        try:
+            self.ask("SELECT 1 FROM meta LIMIT 1")  # the first question fixes the state
+            yield
+        finally:
+            self.ask("COMMIT")
+
     def page(self, writer: int, file: int, page: int, at: int) -> Runs:
         """The runs of a page of a file at a position, by offset, without overlap."""
         try:
@@ -160,6 +174,8 @@ class Index:
 
         A pack that is damaged, or missing though later ones are there, is recorded as lost.
         """
+        if self._connection.in_transaction:
+            return  # within a snapshot
         known = [writer] if writer is not None else [s.writer for s in self.writers()]
         for number in known:
             self._follow(reader, number)
@@ -222,7 +238,7 @@ class _Follower:
                 listed = self._reader.backend.list(self._writer)
                 if not _passed(listed, number):
                     break
-                if number not in listed:  # else it was sealed since it was asked for
+                if not self._reader.backend.exists(name):  # else it was sealed since
                     self._lose(number, f"pack {name}: missing, though later packs are there")
                     continue
             try:

@@ -245,8 +245,9 @@ class Repository(History):
         """Start a transaction in a new epoch of the machine, whose claim the caller holds.
 
         A caller that covers no byte of a file twice says so: if a pack of the transaction is lost
-        later, the others still count.
+        later, the others still count. What killed captures left unfinished is swept away here.
         """
+        self.backend.sweep(state.writer)
         identity = TransactionIdentity(
             bytes.fromhex(self.id),
             state.machine,

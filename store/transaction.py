@@ -257,7 +257,8 @@ class Transaction:
             last,
             self._identity.each_byte_once,
         )
-        self._sealing.append(self._sealer.submit(self._put, identity, filling))
+        before = self._sealing[-1] if self._sealing else None
+        self._sealing.append(self._sealer.submit(self._put, identity, filling, before))
         self._duplicates.sealed(b"".join(filling.digests), identity.writer, identity.number)
         self._number += 1
         self._part += 1
@@ -265,7 +266,9 @@ class Transaction:
         while len(self._sealing) > PACKS_IN_FLIGHT:
             self._stored_bytes += self._sealing.pop(0).result()
 
-    def _put(self, identity: PackIdentity, filling: Filling) -> int:
+    def _put(self, identity: PackIdentity, filling: Filling, before: Future[int] | None) -> int:
+        if before is not None:
+            before.result()  # a pack after one that failed would leave a gap, read as a loss
         frames = filling.frames()
         statement = encode_statement(filling.rows, list(filling.references), filling.names)
         content = build_pack(identity, frames, b"".join(filling.digests), statement)
@@ -273,8 +276,8 @@ class Transaction:
             self._backend.create(pack_name(identity.writer, identity.number), content)
         except ExistsError as error:
             raise BusyError(
-                f"{self._identity.machine}: another capture of it wrote pack {identity.number} "
-                f"meanwhile and fenced this one; nothing was lost, capture again"
+                f"{self._identity.machine}: another capture of it took over at pack "
+                f"{identity.number} and fenced this one; nothing was lost, capture again"
             ) from error
         return len(content)
 

@@ -189,8 +189,10 @@ def _time(repository: Repository, order: Order, state: MachineState) -> int:
 def _keep(
     repository: Repository, state: MachineState, maps: Sequence[tuple[int, DigestMap]]
 ) -> None:
-    """The maps now describe the new newest state."""
+    """The maps now describe the new newest state, unless another capture went on from it."""
     after = repository.state(state.machine)
+    if after.epoch != state.epoch + 1:
+        return
     positions = {file.number: file.position for file in repository.known_files(after)}
     for number, digest_map in maps:
         try:
