@@ -29,6 +29,7 @@ class MemoryHistory(History):
         *,
         fuzzy: bool = False,
         drop: Sequence[str] = (),
+        disks: Sequence[str] = (),
     ) -> Instant:
         with self._lock:
             instants = self._instants.setdefault(machine, [])
@@ -40,9 +41,8 @@ class MemoryHistory(History):
             for name, content in (files or {}).items():
                 number = self._numbers.setdefault((machine, name), len(self._numbers) + 1)
                 image = BytesImage(content) if isinstance(content, bytes) else content
-                states[name] = FileState(
-                    name, number, FileKind.CONTAINER, image.size, time_ns, 1, sequence
-                )
+                kind = FileKind.DISK if name in disks else FileKind.CONTAINER
+                states[name] = FileState(name, number, kind, image.size, time_ns, 1, sequence)
                 self._images[machine, number, sequence] = image
             self._states[instant] = states
             instants.append(instant)

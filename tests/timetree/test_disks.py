@@ -240,3 +240,31 @@ def test_a_missing_parent_is_an_error_until_it_is_captured():
         text(before, "child.d/p1-DATA/a")
     assert text(before, "child") == b"ON:BASE:b=child"
     assert text(after, "child.d/p1-DATA/a") == b"one"
+
+
+def test_any_disk_can_be_had_as_vhdx_and_vhd_under_names_that_are_not_listed():
+    folder = instant({"disk.qcow2": DISK, "sda": DISK[4:], "notes.txt": b"text"})
+    assert listed(folder) == ["disk", "disk.d", "disk.qcow2", "notes.txt", "sda", "sda.d"]
+    for name in ("disk", "disk.qcow2", "sda"):
+        whole = folder.lookup(name.encode() + b".vhdx")
+        assert isinstance(whole, Leaf)
+        content = whole.open().read(0, 1000)
+        assert content.startswith(b"VHDX:")
+        assert content.endswith(DISK[4:])
+        assert text(folder, f"{name}.vhd").startswith(DISK[4:] + b":VHD")
+    for name in (b"notes.vhdx", b"notes.txt.vhd", b"other.vhdx"):
+        with pytest.raises(NotFoundError):
+            folder.lookup(name)
+
+
+def test_a_captured_vhdx_wins_over_one_made_on_read():
+    folder = instant({"disk.vhdx": DISK})
+    assert text(folder, "disk.vhdx") == DISK
+    assert text(folder, "disk.vhdx.vhdx").startswith(b"VHDX:")
+
+
+def test_what_was_captured_as_a_disk_is_listed_as_vhdx():
+    history = MemoryHistory(TEN + SECOND_NS)
+    history.seal("vm1", TEN, {"vda": DISK[4:], "blank": b"\0" * 512}, disks=["vda", "blank"])
+    folder = walk(TimeTree(history, Names.COLONS, TOY_DISKS).root, [b"vm1", b"latest"])
+    assert listed(folder) == ["blank", "blank.vhdx", "vda", "vda.d", "vda.vhdx"]

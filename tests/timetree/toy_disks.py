@@ -65,4 +65,14 @@ def partitions_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
     return MemoryFolder(identity + b"/d", {b"p1-DATA": volume_folder(disk, identity, time_ns)})
 
 
-TOY_DISKS = DiskParsers(decode, references, has_volumes, volume_folder, partitions_folder)
+def as_vhdx(disk: Image, identity: bytes) -> Image:
+    return BytesImage(b"VHDX:" + identity + disk.read(0, disk.size))
+
+
+def as_vhd(disk: Image, identity: bytes) -> Image:
+    return BytesImage(disk.read(0, disk.size) + b":VHD" + identity)
+
+
+TOY_DISKS = DiskParsers(
+    decode, as_vhdx, as_vhd, references, has_volumes, volume_folder, partitions_folder
+)

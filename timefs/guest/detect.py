@@ -1,7 +1,8 @@
 """Detection: what a captured file or a volume is, by its content and never by its name.
 
-Defined here and only here: `decode`, from container to disk, and `file_system`, the name of what a
-volume holds. Used by timefs.guest.disktree and the time tree. Pure functions; thread-safe.
+Defined here and only here: `decode`, from container to disk, `as_vhdx` and `as_vhd`, from disk to
+container, and `file_system`, the name of what a volume holds. Used by timefs.guest.disktree and the
+time tree. Pure functions; thread-safe.
 """
 
 from typing import Final
@@ -10,9 +11,12 @@ from store.errors import CorruptError, UnsupportedError
 from store.image import Image
 from timefs.guest import partitions, qcow2, vdi, vhd, vhdx, vmdk
 from timefs.guest.siblings import Find, Siblings, file_names, no_siblings
+from timefs.guest.vhd_made import made_vhd
+from timefs.guest.vhdx_made import made_vhdx
 
 NTFS: Final = "NTFS"
 EXT: Final = "ext2/3/4"
+SECTOR_BYTES: Final = 512
 
 _OLD_VMDK: Final = b"COWD"
 
@@ -76,6 +80,29 @@ def references(container: Image) -> list[str]:
     else:
         paths = vhd.references(container)
     return [name for path in paths for name in file_names(path)]
+
+
+def sector_bytes(disk: Image) -> int:
+    """The size of the sectors by which the guest addresses a decoded disk."""
+    if isinstance(disk, vhdx.Vhdx):
+        return disk.sector_bytes
+    return partitions.gpt_sector_bytes(disk) or SECTOR_BYTES
+
+
+def as_vhdx(disk: Image, identity: bytes) -> Image:
+    """A disk as a VHDX file; the same identity gives the same identifiers in it."""
+    return made_vhdx(disk, identity, sector_bytes(disk))
+
+
+def as_vhd(disk: Image, identity: bytes) -> Image:
+    """A disk as a fixed VHD file, likewise.
+
+    Raises:
+        UnsupportedError: a VHD cannot hold the disk.
+    """
+    if sector_bytes(disk) != SECTOR_BYTES:
+        raise UnsupportedError("VHD: expected a disk with sectors of 512 bytes, got larger ones")
+    return made_vhd(disk, identity)
 
 
 def file_system(volume: Image) -> str | None:

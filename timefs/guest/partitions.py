@@ -97,6 +97,14 @@ def partitions(disk: Image) -> list[Partition]:
     return _mbr(disk, entries)
 
 
+def gpt_sector_bytes(disk: Image) -> int | None:
+    """The size of sector that the place of a disk's GPT shows, if it has one."""
+    for sector_bytes in SECTOR_SIZES:
+        if disk.read(sector_bytes, len(GPT_SIGNATURE)) == GPT_SIGNATURE:
+            return sector_bytes
+    return None
+
+
 def _mbr_entries(sector: bytes) -> list[tuple[int, int, int]]:
     """(type, first sector, sectors) of the four entries."""
     found: list[tuple[int, int, int]] = []

@@ -8,13 +8,13 @@ Source: VMware, Virtual Disk Format 5.0; seSparse as QEMU's block/vmdk.c documen
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
-from store.image import Extent, ExtentKind, Image, MappedImage
+from store.image import Extent, Image, MappedImage
 from timefs.guest.beneath import beneath
+from timefs.guest.joined import JoinedImage, Piece
 from timefs.guest.siblings import Siblings
 from timefs.guest.vmdk_extent import MAGIC, SECTOR_BYTES, SESPARSE_MAGIC, open_grains, sparse_header
 
@@ -22,6 +22,7 @@ DESCRIPTOR_MAGIC: Final = b"# disk descriptorfile"
 DESCRIPTOR_BYTES_MAX: Final = 1 << 20
 EXTENTS_MAX: Final = 4096
 DISK_BYTES_MAX: Final = 1 << 60
+FLAT_KINDS: Final = ("FLAT", "VMFS")
 NO_PARENT: Final = "ffffffff"
 
 _KEY = re.compile(r"^\s*([\w.]+)\s*=\s*\"?([^\"]*?)\"?\s*$")
@@ -30,7 +31,7 @@ _EXTENT = re.compile(
 )
 
 
-class Piece(NamedTuple):
+class ListedExtent(NamedTuple):
     """A line of a descriptor's list of extents."""
 
     access: str
@@ -49,7 +50,7 @@ class Descriptor(NamedTuple):
     parent_cid: str
     parent: str
     """Path of the parent's descriptor; empty if there is none."""
-    pieces: list[Piece]
+    extents: list[ListedExtent]
 
 
 def is_vmdk(container: Image) -> bool:
@@ -78,30 +79,30 @@ def read_descriptor(container: Image) -> Descriptor:
     if content[: len(DESCRIPTOR_MAGIC)].lower() != DESCRIPTOR_MAGIC:
         raise CorruptError("VMDK descriptor: expected its first line, got something else")
     values: dict[str, str] = {}
-    pieces: list[Piece] = []
+    extents: list[ListedExtent] = []
     for line in content.partition(b"\0")[0].decode(errors="surrogateescape").splitlines():
         piece, pair = _EXTENT.match(line), _KEY.match(line)
         if piece is not None:
             access, sectors, kind, path, offset = piece.groups()
             numbers = (int(sectors[:20]) * SECTOR_BYTES, int((offset or "0")[:20]) * SECTOR_BYTES)
-            pieces.append(Piece(access, numbers[0], kind.upper(), path or "", numbers[1]))
+            extents.append(ListedExtent(access, numbers[0], kind.upper(), path or "", numbers[1]))
         elif pair is not None and not line.lstrip().startswith("#"):
             values[pair[1].lower()] = pair[2]
-    if not pieces or len(pieces) > EXTENTS_MAX:
+    if not extents or len(extents) > EXTENTS_MAX:
         raise CorruptError(f"VMDK descriptor: expected 1 to {EXTENTS_MAX} extents, not so many")
-    if sum(piece.size for piece in pieces) > DISK_BYTES_MAX:
+    if sum(extent.size for extent in extents) > DISK_BYTES_MAX:
         raise CorruptError("VMDK descriptor: its extents are absurdly large")
     parent_cid = values.get("parentcid", NO_PARENT).lower().rjust(8, "0")
     parent = values.get("parentfilenamehint", "") if parent_cid != NO_PARENT else ""
     if parent_cid != NO_PARENT and not parent:
         raise CorruptError("VMDK descriptor: it has a parent and does not name it")
-    return Descriptor(values.get("cid", "").lower().rjust(8, "0"), parent_cid, parent, pieces)
+    return Descriptor(values.get("cid", "").lower().rjust(8, "0"), parent_cid, parent, extents)
 
 
 def references(container: Image) -> list[str]:
     """The paths of the files that the disk's content depends on."""
     descriptor = read_descriptor(container)
-    paths = [piece.path for piece in descriptor.pieces if piece.path]
+    paths = [extent.path for extent in descriptor.extents if extent.path]
     embedded = container.read(0, 4) == MAGIC
     return ([] if embedded else paths) + ([descriptor.parent] if descriptor.parent else [])
 
@@ -116,15 +117,18 @@ def open_vmdk(container: Image, siblings: Siblings) -> Image:
     descriptor = read_descriptor(container)
     parent = _parent(descriptor, siblings) if descriptor.parent else None
     embedded = container.read(0, 4) == MAGIC
-    if embedded and len(descriptor.pieces) != 1:
+    if embedded and len(descriptor.extents) != 1:
         raise CorruptError("VMDK: expected one extent where the descriptor is inside it")
-    parts: list[tuple[Piece, Image | None]] = []
+    pieces: list[Piece] = []
     start = 0
-    for piece in descriptor.pieces:
-        file = container if embedded else None
-        parts.append((piece, _part(piece, file, siblings, _Beneath.of(parent, start, piece.size))))
-        start += piece.size
-    return Vmdk(parts)
+    for extent in descriptor.extents:
+        below = _Beneath.of(parent, start, extent.size)
+        image = _image(extent, container if embedded else None, siblings, below)
+        if image is not None:
+            flat = extent.kind in FLAT_KINDS
+            pieces.append(Piece(start, extent.size, image, extent.offset if flat else 0))
+        start += extent.size
+    return JoinedImage(start, pieces)
 
 
 def _parent(descriptor: Descriptor, siblings: Siblings) -> Image:
@@ -140,29 +144,29 @@ def _parent(descriptor: Descriptor, siblings: Siblings) -> Image:
     return open_vmdk(file, above)
 
 
-def _part(
-    piece: Piece, file: Image | None, siblings: Siblings, beneath: Image | None
+def _image(
+    extent: ListedExtent, file: Image | None, siblings: Siblings, beneath: Image | None
 ) -> Image | None:
-    """The image of one extent; None for one of zeros."""
-    what = f"VMDK extent {piece.path!a}"
-    if piece.kind == "ZERO":
+    """The bytes of one extent; None for one of zeros."""
+    what = f"VMDK extent {extent.path!a}"
+    if extent.kind == "ZERO":
         return beneath
-    if piece.access == "NOACCESS":
+    if extent.access == "NOACCESS":
         raise UnsupportedError(f"{what}: the guest has no access to it either")
-    if piece.kind not in ("FLAT", "VMFS", "SPARSE", "SESPARSE"):
-        raise UnsupportedError(f"{what}: extents of kind {piece.kind} are not decoded")
+    if extent.kind not in (*FLAT_KINDS, "SPARSE", "SESPARSE"):
+        raise UnsupportedError(f"{what}: extents of kind {extent.kind} are not decoded")
     if file is None:
-        file, _ = siblings.file((piece.path,), what)
-    if piece.kind in ("FLAT", "VMFS"):
-        if piece.offset + piece.size > file.size:
+        file, _ = siblings.file((extent.path,), what)
+    if extent.kind in FLAT_KINDS:
+        if extent.offset + extent.size > file.size:
             raise CorruptError(
-                f"{what}: expected {piece.offset} + {piece.size} bytes, got {file.size}"
+                f"{what}: expected {extent.offset} + {extent.size} bytes, got {file.size}"
             )
         return file
-    magic = SESPARSE_MAGIC if piece.kind == "SESPARSE" else MAGIC
+    magic = SESPARSE_MAGIC if extent.kind == "SESPARSE" else MAGIC
     if file.read(0, len(magic)) != magic:
-        raise CorruptError(f"{what}: expected a {piece.kind} extent, got something else")
-    return open_grains(file, piece.size, beneath)
+        raise CorruptError(f"{what}: expected a {extent.kind} extent, got something else")
+    return open_grains(file, extent.size, beneath)
 
 
 class _Beneath(MappedImage):
@@ -181,30 +185,3 @@ class _Beneath(MappedImage):
     def map(self, offset: int, length: int) -> Iterator[Extent]:
         for run in beneath(self._parent, self._start + offset, length):
             yield run._replace(offset=run.offset - self._start)
-
-
-class Vmdk(MappedImage):
-    """The disk: its extents one after another."""
-
-    def __init__(self, parts: list[tuple[Piece, Image | None]]) -> None:
-        self._parts = parts
-        self._starts = [0]
-        for piece, _ in parts:
-            self._starts.append(self._starts[-1] + piece.size)
-        super().__init__(self._starts[-1])
-
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        end = offset + length
-        number = bisect_right(self._starts, offset) - 1
-        while offset < end:
-            (piece, image), start = self._parts[number], self._starts[number]
-            number += 1
-            count = min(start + piece.size, end) - offset
-            if not count:
-                continue
-            if image is None:
-                yield Extent(offset, count, ExtentKind.ZERO, None, 0)
-            else:
-                place = offset - start + (piece.offset if piece.kind in ("FLAT", "VMFS") else 0)
-                yield Extent(offset, count, ExtentKind.DATA, image, place)
-            offset += count

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from store.image import Image
-from timefs.guest.detect import decode, has_volumes, references
+from timefs.guest.detect import as_vhd, as_vhdx, decode, has_volumes, references
 from timefs.guest.disktree import partitions_folder, volume_folder
 from timefs.guest.siblings import Find
 from timefs.tree import Folder
@@ -20,10 +20,18 @@ class Form(Enum):
 
     RAW = b".raw"
     """The decoded disk, byte for byte."""
+    VHDX = b".vhdx"
+    """The disk as a VHDX file, made on read."""
+    VHD = b".vhd"
+    """The disk as a fixed VHD file, made on read."""
     PARTITIONS = b".d"
     """A folder of all its partitions."""
     VOLUME = b""
     """The guest's volume itself, as a folder."""
+
+
+FILE_FORMS: Final = (Form.RAW, Form.VHDX, Form.VHD)
+"""Those that are files; the others are folders."""
 
 
 class DiskParsers(NamedTuple):
@@ -31,6 +39,10 @@ class DiskParsers(NamedTuple):
 
     decode: Callable[[Image, Find], Image]
     """The disk in a container; the very same image if it is no container."""
+    as_vhdx: Callable[[Image, bytes], Image]
+    """`Form.VHDX` of a decoded disk, as a file; the bytes given make its identifiers."""
+    as_vhd: Callable[[Image, bytes], Image]
+    """`Form.VHD`, likewise."""
     references: Callable[[Image], Sequence[str]]
     """The names of files of the same instant that the disk in a container directly stands on."""
     has_volumes: Callable[[Image, Find], bool]
@@ -42,5 +54,7 @@ class DiskParsers(NamedTuple):
     """`Form.PARTITIONS`, likewise."""
 
 
-GUEST_DISKS: Final = DiskParsers(decode, references, has_volumes, volume_folder, partitions_folder)
+GUEST_DISKS: Final = DiskParsers(
+    decode, as_vhdx, as_vhd, references, has_volumes, volume_folder, partitions_folder
+)
 """Every format that timefs decodes."""

@@ -3,19 +3,20 @@
 Defined here and only here: `InstantView` and the rule of its names. Used by the folder of an
 instant. Thread-safe.
 
-A captured file's own name always wins. A disk `disk.vhdx` is shown as `disk/` (its volume),
-`disk.d/` (its partitions) and `disk.raw` (looked up, not listed). Where a captured file has that
-name, or two disks have one stem, the full name serves instead: `disk.vhdx.d/` and `disk.vhdx.raw`,
-which can always be looked up; `disk/` is then not there.
+A captured file's own name always wins. A disk `disk.qcow2` is shown as `disk/` (its volume),
+`disk.d/` (its partitions), `disk.raw`, `disk.vhdx` and `disk.vhd` (looked up, not listed; but what
+was captured as a disk is listed as `disk.vhdx`). Where a captured file has that name, or two disks
+have one stem, the full name serves instead: `disk.qcow2.d/`, `disk.qcow2.raw` and so on, which can
+always be looked up; `disk/` is then not there.
 """
 
 from collections.abc import Iterator
 from stat import S_IFREG
 
 from store.errors import NotFoundError, TimefsError
-from store.history import Instant
+from store.history import FileKind, Instant
 from store.image import Image
-from timefs.timetree.disks import Form
+from timefs.timetree.disks import FILE_FORMS, Form
 from timefs.timetree.guest import guest_folder
 from timefs.timetree.opened import Captured, Opened
 from timefs.tree import Attributes, Entry, Leaf, Node
@@ -62,18 +63,22 @@ class CapturedFile(Leaf):
         return self._opened.image(self._captured)
 
 
-class RawDisk(CapturedFile):
-    """The decoded disk of a container."""
+class ShownDisk(CapturedFile):
+    """The decoded disk of a captured file, raw or in a container made on read."""
+
+    def __init__(self, opened: Opened, captured: Captured, form: Form) -> None:
+        super().__init__(opened, captured)
+        self._form = form
 
     @property
     def identity(self) -> bytes:
-        return self._opened.disk_identity(self._captured) + b"\0RAW"
+        return self._opened.disk_identity(self._captured) + b"\0" + self._form.name.encode()
 
     def attributes(self) -> Attributes:
         return self._attributes(self.open().size)
 
     def open(self) -> Image:
-        return self._opened.disk(self._captured)
+        return self._opened.shown(self._captured, self._form)
 
 
 class InstantView:
@@ -99,10 +104,15 @@ class InstantView:
         if found is None:
             raise NotFoundError("no such file at this instant")
         captured, form = found
-        if form is not Form.RAW:
+        return self._node(captured, form)
+
+    def _node(self, captured: Captured, form: Form) -> Node:
+        if form not in FILE_FORMS:
             return guest_folder(self._opened, captured, form)
         is_container = self._opened.disk(captured) is not self._opened.image(captured)
-        return (RawDisk if is_container else CapturedFile)(self._opened, captured)
+        if form is Form.RAW and not is_container:
+            return CapturedFile(self._opened, captured)
+        return ShownDisk(self._opened, captured, form)
 
     def entries(self) -> Iterator[Entry]:
         """What a listing shows; a file that cannot be read hides only what is inside it."""
@@ -113,14 +123,17 @@ class InstantView:
             except TimefsError:
                 continue
             for shown_name, form in shown:
-                yield Entry(shown_name, guest_folder(self._opened, captured, form))
+                yield Entry(shown_name, self._node(captured, form))
 
     def _shown(self, name: bytes, captured: Captured) -> list[tuple[bytes, Form]]:
         """The names by which a captured file's inside is listed: one for each form it has."""
-        if not self._opened.nature(captured).has_volumes:
-            return []
+        forms: list[Form] = []
+        if captured.state.kind is FileKind.DISK:
+            forms.append(Form.VHDX)
+        if self._opened.nature(captured).has_volumes:
+            forms += (Form.VOLUME, Form.PARTITIONS)
         shown: list[tuple[bytes, Form]] = []
-        for form in (Form.VOLUME, Form.PARTITIONS):
+        for form in forms:
             for base in (stem(name), name):
                 if self._disk_of(base + form.value) == (captured, form):
                     shown.append((base + form.value, form))
@@ -147,4 +160,4 @@ class InstantView:
             disks = [named] if self._opened.nature(named).is_disk else []
         if len(disks) != 1:
             return None
-        return disks[0] if form is Form.RAW or self._opened.nature(disks[0]).has_volumes else None
+        return disks[0] if form in FILE_FORMS or self._opened.nature(disks[0]).has_volumes else None

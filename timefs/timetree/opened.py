@@ -133,6 +133,15 @@ class Opened:
             self.disk_identity(captured), lambda: self._parsers.decode(image, find)
         )
 
+    def shown(self, captured: Captured, form: Form) -> Image:
+        """The disk as a file: raw, or in a container made on read."""
+        disk = self.disk(captured)
+        if form is Form.RAW:
+            return disk
+        identity = self.disk_identity(captured)
+        make = self._parsers.as_vhdx if form is Form.VHDX else self._parsers.as_vhd
+        return self._disks.made(identity + b"\0" + form.name.encode(), lambda: make(disk, identity))
+
     def nature(self, captured: Captured) -> Nature:
         """What the captured file is; a disk that cannot be decoded has volumes, which then fail."""
         identity = self.disk_identity(captured)
