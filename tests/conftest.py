@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("timefs", deadline=None)  # a loaded machine is not a defect
+settings.load_profile("timefs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
