@@ -62,6 +62,8 @@ COMMANDS: Final = {
     "restore": "copy a file, a folder or a whole disk out",
     "mount": "show the history as a drive",
     "unmount": "take the drive away",
+    "share": "the history as a network drive for Windows, macOS and Linux",
+    "status": "whether the share works, and how old the newest instants are",
     "check": "prove that everything stored is there and right",
     "rebuild": "make index and catalog again from the packs",
 }

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -46,6 +47,14 @@ class Opened(NamedTuple):
 
     handle: int
     frozen: bool
+
+
+class Space(NamedTuple):
+    """Of the disk that holds the repository, in blocks of `BLOCK_BYTES`; zeros if unknown."""
+
+    blocks: int
+    free: int
+    available: int
 
 
 class Record(NamedTuple):
@@ -96,8 +105,10 @@ class Listing:
 class FileSystem:
     """A tree's file-system operations. Node ids and open handles are numbers given out here."""
 
-    def __init__(self, root: Folder) -> None:
+    def __init__(self, root: Folder, repository: Path | None = None) -> None:
+        """`repository` is where the free space that is shown is counted."""
         self.handles = Handles(root)
+        self._repository = repository
         self._failures = Failures()
         self._next_handle = count(1)
         self._files: dict[int, Image] = {}
@@ -209,6 +220,14 @@ class FileSystem:
     def xattr_names(self, node_id: int) -> list[bytes]:
         """The names of a node's extended attributes."""
         return list(self.handles[node_id].node.xattrs())
+
+    def space(self) -> Space:
+        """How large the disk that holds the repository is, and how full."""
+        if self._repository is None:
+            return Space(0, 0, 0)
+        disk = os.statvfs(self._repository)
+        counts = (disk.f_blocks, disk.f_bfree, disk.f_bavail)
+        return Space(*(count * disk.f_frsize // BLOCK_BYTES for count in counts))
 
     def _folder(self, node_id: int) -> Folder:
         node = self.handles[node_id].node

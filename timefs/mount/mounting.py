@@ -1,7 +1,8 @@
 """Mounting: what the command line calls to show a tree at a folder and to take it away.
 
-Defined here and only here: `mounted`, `mount_foreground` and `unmount`; `mount_background` is in
-timefs.mount.background. Call from the main thread, except `mounted`, which any thread may use.
+Defined here and only here: `mounted`, `leave`, `mount_foreground` and `unmount`;
+`mount_background` is in timefs.mount.background. Call from the main thread, except `mounted`,
+which any thread may use.
 """
 
 import os
@@ -44,7 +45,12 @@ def threads_default() -> int:
 
 @contextmanager
 def mounted(
-    root: Folder, mountpoint: Path, *, threads: int | None = None, allow_other: bool = False
+    root: Folder,
+    mountpoint: Path,
+    repository: Path | None = None,
+    *,
+    threads: int | None = None,
+    allow_other: bool = False,
 ) -> Generator[Server, None, None]:
     """Show `root` at a folder as long as the block runs, or until somebody unmounts it.
 
@@ -53,17 +59,17 @@ def mounted(
     """
     mountpoint = absolute(mountpoint)
     device = attach(mountpoint, allow_other=allow_other)
-    server = Server(device, FileSystem(root), threads or threads_default())
+    server = Server(device, FileSystem(root, repository), threads or threads_default())
     try:
         server.start()
         yield server
     finally:
         if server.serving:
-            _leave(mountpoint)
+            leave(mountpoint)
         server.wait(_LEAVE_SECONDS)
 
 
-def _leave(mountpoint: Path) -> None:
+def leave(mountpoint: Path) -> None:
     """Unmount; who still uses the mount gets errors once this process has ended."""
     with suppress(NotFoundError):
         try:
@@ -90,7 +96,7 @@ def mount_foreground(
     check_mountpoint(mountpoint, repository)
     with _signals_held(), open_root() as root:
         try:
-            with mounted(root, mountpoint, allow_other=allow_other) as server:
+            with mounted(root, mountpoint, repository, allow_other=allow_other) as server:
                 ready()
                 _wait(server)
         except StoppedError as stopped:

@@ -1,7 +1,7 @@
 """Mount points: what is mounted where, and whether a folder may become one.
 
-Defined here and only here: `Mount`, `mount_at`, `absolute` and `check_mountpoint`. Used by
-timefs.mount.mounting. No state; may be called from any thread.
+Defined here and only here: `Mount`, `mount_at`, `absolute`, `is_dead` and `check_mountpoint`. Used
+by timefs.mount.mounting. No state; may be called from any thread.
 """
 
 import errno
@@ -44,6 +44,15 @@ def mount_at(mountpoint: Path) -> Mount | None:
 def absolute(mountpoint: Path) -> Path:
     """The path by which the kernel knows a mount point; known even if its server has died."""
     return Path(os.path.realpath(mountpoint))
+
+
+def is_dead(mountpoint: Path) -> bool:
+    """Whether a mount is there whose server has died."""
+    try:
+        os.statvfs(mountpoint)  # stat may be answered from what the kernel remembers
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
 def check_mountpoint(mountpoint: Path, repository: Path) -> None:

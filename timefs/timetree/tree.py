@@ -25,6 +25,9 @@ VIEWS_MAX: Final = 64
 SNAPS: Final = b"@snaps"
 """The folder of a machine that spells its instants as Samba's shadow_copy2 asks for them."""
 
+LIVE: Final = b"@live"
+"""The newest instant, followed: for who stays in a folder for weeks, as a file server does."""
+
 ACTUAL: Final = b"user.timefs.actual"
 """Extended attribute of an instant: its exact time, whatever name led to it."""
 
@@ -109,6 +112,8 @@ class MachineFolder(Folder):
     def lookup(self, name: bytes) -> Node:
         if name == SNAPS:
             return SnapsFolder(self._tree, self._machine)
+        if name == LIVE:
+            return LiveFolder(self._tree, self._machine)
         history = self._tree.history
         asked = self._asked(name)
         if asked.meaning is Meaning.LATEST:
@@ -200,3 +205,34 @@ class InstantFolder(Folder):
 
     def _fresh_view(self) -> InstantView:
         return InstantView(self._tree.opened, self._instant)
+
+
+class LiveFolder(Folder):
+    """Whatever the newest consistent instant is: the folder stays, what is in it changes."""
+
+    def __init__(self, tree: TimeTree, machine: str) -> None:
+        self._tree = tree
+        self._machine = machine
+
+    @property
+    def identity(self) -> bytes:
+        return b"live\0" + file_name(self._machine)
+
+    @property
+    def frozen(self) -> bool:
+        return False
+
+    def attributes(self) -> Attributes:
+        return self._newest().attributes()
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        return self._newest().xattrs()
+
+    def lookup(self, name: bytes) -> Node:
+        return self._newest().lookup(name)
+
+    def entries(self) -> Iterator[Entry]:
+        return self._newest().entries()
+
+    def _newest(self) -> InstantFolder:
+        return InstantFolder(self._tree, self._tree.history.latest(self._machine))

@@ -147,7 +147,8 @@ class Operations:
         return LSEEK_OUT.size
 
     def _statfs(self, _request: memoryview, _node_id: int, reply: memoryview) -> int:
-        STATFS_OUT.pack_into(reply, 0, 0, 0, 0, 0, 0, BLOCK_BYTES, NAME_BYTES_MAX, BLOCK_BYTES)
+        space = self._core.space()
+        STATFS_OUT.pack_into(reply, 0, *space, 0, 0, BLOCK_BYTES, NAME_BYTES_MAX, BLOCK_BYTES)
         return STATFS_OUT.size
 
     def _getxattr(self, request: memoryview, node_id: int, reply: memoryview) -> int:

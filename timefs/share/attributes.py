@@ -1,0 +1,104 @@
+"""Extended attributes as Samba's modules read them.
+
+Defined here and only here: `SambaAttributes`. Used by the view of the share. Immutable; what it
+shows is made from a node's own attributes when it is asked for.
+
+Source: Samba 4.17, librpc/idl/xattr.idl (DOSATTRIB version 5, NTACL version 3), vfs_streams_xattr.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from stat import S_ISDIR
+from typing import Final
+
+from store.errors import CorruptError
+from timefs.tree import Node
+
+DOS_ATTRIBUTES: Final = b"user.DOSATTRIB"
+NT_ACL: Final = b"security.NTACL"
+_STREAM_PREFIX: Final = b"user.DosStream."
+_STREAM_SUFFIX: Final = b":$DATA"
+
+_NTFS_FLAGS: Final = b"system.ntfs_attrib"
+_NTFS_ACL: Final = b"system.ntfs_acl"
+_OWN_PREFIX: Final = b"user.timefs."
+_USER: Final = b"user."
+_VALUE_BYTES_MAX: Final = 64 << 10
+"""Of one extended attribute on Linux; Samba's own zero at the end of a stream counts."""
+
+_SHOWN_FLAGS: Final = 0x30A7
+"""Read-only, hidden, system, archive, normal, offline and not-indexed; not what says how Windows
+stores a file (sparse, compressed, encrypted, reparse point), for it is served as plain bytes."""
+
+_FOLDER_FLAG: Final = 0x10
+_NORMAL_FLAG: Final = 0x80
+_NOT_INDEXED_FLAG: Final = 0x2000
+"""On what is ours, not a guest's: Windows then does not search through all times by itself."""
+
+_DOS_INFO: Final = struct.Struct("<2xHIIIQ")
+"""Empty text, version, version, which are valid, attributes, creation time."""
+_VALID: Final = 0x11
+_EPOCH_TICKS: Final = 116_444_736_000_000_000
+
+_ACL_HEADER: Final = struct.pack("<HHIIH64x2x", 3, 3, 0x20000, 0x20004, 0)
+"""Version 3: pointers, no hash, and the descriptor behind it."""
+
+_DESCRIPTOR: Final = struct.Struct("<4sIIII")
+"""Revision and control, and where in the descriptor owner, group, audit and access lists are."""
+
+
+class SambaAttributes(Mapping[bytes, bytes]):
+    """What a node shows of its DOS attributes, creation time, streams and rights."""
+
+    def __init__(self, node: Node, *, with_acl: bool) -> None:
+        """`with_acl`: whether the guest's rights are shown, so that Samba enforces them."""
+        self._node = node
+        self._with_acl = with_acl
+
+    def __getitem__(self, name: bytes) -> bytes:
+        if name == DOS_ATTRIBUTES:
+            return self._dos_attributes()
+        own = self._node.xattrs()
+        if name == NT_ACL and self._with_acl:
+            return _samba_acl(own[_NTFS_ACL])
+        if name.startswith(_STREAM_PREFIX) and name.endswith(_STREAM_SUFFIX):
+            stream = name.removeprefix(_STREAM_PREFIX).removesuffix(_STREAM_SUFFIX)
+            if _NTFS_FLAGS in own:
+                return own[_USER + stream] + b"\0"
+        if name.startswith(_OWN_PREFIX):
+            return own[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield DOS_ATTRIBUTES
+        own = self._node.xattrs()
+        is_ntfs = _NTFS_FLAGS in own
+        for name in own:
+            if name == _NTFS_ACL and self._with_acl:
+                yield NT_ACL
+            elif is_ntfs and name.startswith(_USER) and len(own[name]) < _VALUE_BYTES_MAX:
+                yield _STREAM_PREFIX + name.removeprefix(_USER) + _STREAM_SUFFIX
+            elif name.startswith(_OWN_PREFIX):
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _dos_attributes(self) -> bytes:
+        """As the guest has them; what has none of its own is neither hidden nor searched."""
+        shown = self._node.attributes()
+        raw = self._node.xattrs().get(_NTFS_FLAGS)
+        is_folder = S_ISDIR(shown.mode)
+        flags = _NOT_INDEXED_FLAG if raw is None else int.from_bytes(raw, "little") & _SHOWN_FLAGS
+        flags |= _FOLDER_FLAG if is_folder else 0
+        created = max(0, shown.created_ns // 100 + _EPOCH_TICKS)
+        return _DOS_INFO.pack(5, 5, _VALID, flags or _NORMAL_FLAG, created)
+
+
+def _samba_acl(descriptor: bytes) -> bytes:
+    """A guest's descriptor in Samba's wrapping, in which places count from the wrapping's start."""
+    if len(descriptor) < _DESCRIPTOR.size:
+        raise CorruptError(f"security descriptor: expected 20 bytes, got {len(descriptor)}")
+    control, *places = _DESCRIPTOR.unpack_from(descriptor)
+    shifted = [place + len(_ACL_HEADER) if place else 0 for place in places]
+    return _ACL_HEADER + _DESCRIPTOR.pack(control, *shifted) + descriptor[_DESCRIPTOR.size :]
