@@ -47,6 +47,10 @@ class Backend(ABC):
         """Whether there is such an object."""
 
     @abstractmethod
+    def writers(self) -> list[int]:
+        """Numbers of the writers that have a place for packs, sorted."""
+
+    @abstractmethod
     def list(self, writer: int) -> list[int]:
         """Numbers of the packs that a writer has, sorted."""
 
@@ -150,6 +154,15 @@ class DirectoryBackend(Backend):
         except OSError as error:
             raise translate(error, str(self.root / name)) from error
         return True
+
+    def writers(self) -> list[int]:
+        folder = (self.root / pack_name(0, 0)).parent.parent
+        try:
+            return sorted(int(path.name, 16) for path in folder.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise translate(error, str(folder)) from error
 
     def list(self, writer: int) -> list[int]:
         folder = (self.root / pack_name(writer, 0)).parent

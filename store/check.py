@@ -286,7 +286,8 @@ def _touches(runs: Runs, bad: BadSlots) -> bool:
     if bad.writer == LOST_WRITER:
         return bool((runs["writer"] == LOST_WRITER).any())
     first = runs["slot"].astype(np.int64) + runs["skip"] // BLOCK_BYTES
-    end = first + runs["length"] // BLOCK_BYTES + 1
+    bytes_end = runs["skip"].astype(np.int64) + runs["length"] + BLOCK_BYTES - 1
+    end = runs["slot"].astype(np.int64) + bytes_end // BLOCK_BYTES
     same = (runs["writer"] == bad.writer) & (runs["number"] == bad.number)
     return bool((same & (first < bad.end) & (end > bad.first)).any())
 

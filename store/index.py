@@ -1,25 +1,27 @@
 """The index: derived from packs, kept on this machine, thrown away at will.
 
-Defined here and only here: following the writers' packs, and the questions that images of
-instants, transactions and check ask. Used by the repository. One SQLite connection a thread; any
+Defined here and only here: making, replacing and opening the index, and the questions that images
+of instants, transactions and check ask. Used by the repository. One SQLite connection a thread; any
 number of processes share one index, SQLite's own locks order them.
 """
 
+import fcntl
 import logging
+import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from store.errors import DamagedError, NotFoundError, TimefsError
-from store.index_apply import TransactionApplier, apply_loss, write_samples
+from store.errors import DamagedError, TimefsError
+from store.index_follow import Follower, WriterState, passed
 from store.index_pages import page_runs
-from store.index_schema import INDEX_FORMAT, SCHEMA, decode_name, encode_name
+from store.index_schema import INDEX_FORMAT, SCHEMA, decode_name
 from store.pack import pack_name
-from store.packs import Footer, PackReader, frame_table
-from store.row import epoch_of
+from store.packs import PackReader
 from store.run import Runs
 
 log = logging.getLogger(__name__)
@@ -28,16 +30,11 @@ SQLITE_CACHE_KIB: Final = 16 << 10
 BUSY_SECONDS: Final = 60
 
 
-class WriterState(NamedTuple):
-    """How far the index has followed a writer."""
+class _Opened(NamedTuple):
+    """A connection and the device and number of the file that it has open."""
 
-    writer: int
-    machine: str
-    next_number: int
-    epoch: int
-    """Newest epoch seen in any pack, complete or not."""
-    position: int
-    """Of the newest row of a complete transaction."""
+    connection: sqlite3.Connection
+    file: tuple[int, int] | None
 
 
 class Index:
@@ -47,42 +44,122 @@ class Index:
         self._path = folder / "index.sqlite"
         self._repository = repository
         self._local = threading.local()
+        self._make_folder()
+        self._open_or_make()
+
+    def _make_folder(self) -> None:
+        folder = self._path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TimefsError(
                 f"{folder}: {error.strerror}; name another place with --cache DIR"
             ) from error
-        self._open_or_make()
 
     def _open_or_make(self) -> None:
         """A damaged or older index is thrown away: it can be made again."""
         try:
             with closing(self._connect()) as connection:
-                row = connection.execute("SELECT format, repository FROM meta").fetchone()
-            if row == (INDEX_FORMAT, self._repository):
-                return
+                self._prepare(connection)
         except sqlite3.OperationalError as error:
-            if "no such" not in str(error):
-                raise TimefsError(
-                    f"index {self._path}: {error}; name another place with --cache DIR"
-                ) from error
+            raise TimefsError(
+                f"index {self._path}: {error}; name another place with --cache DIR"
+            ) from error
         except sqlite3.DatabaseError as error:
             log.warning("index %s: %s; making it again from the packs", self._path, error)
-        self.erase()
+            with self._alone():
+                self._replace()
 
-    def erase(self) -> None:
-        """Start again from nothing."""
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """One process at a time puts another index in this one's place."""
+        with self._path.with_name("index.lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _replace(self) -> None:
+        """A new file for one that SQLite cannot read, unless somebody was faster."""
+        with suppress(sqlite3.DatabaseError), closing(self._connect()) as connection:
+            self._prepare(connection)
+            return
+        self._unlink()
+        with closing(self._connect()) as connection:
+            self._prepare(connection)
+
+    def _unlink(self) -> None:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        with closing(self._connect()) as connection:
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Empty tables, unless those of this format and repository are there."""
+        if self._is_ours(connection):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        if not self._is_ours(connection):
+            self._empty(connection)
+        connection.execute("COMMIT")
+
+    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+        row = found and connection.execute("SELECT format, repository FROM meta").fetchone()
+        return row == (INDEX_FORMAT, self._repository)
+
+    def _empty(self, connection: sqlite3.Connection) -> None:
+        """Replace all tables by empty ones, inside the caller's SQLite transaction."""
+        present = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in present.fetchall():
+            connection.execute(f'DROP TABLE "{table}"')
+        for statement in SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO meta VALUES (?, ?)", (INDEX_FORMAT, self._repository))
+
+    def rebuild(self, reader: PackReader) -> None:
+        """Make the index again beside this one, then put it in its place in one step.
+
+        Others read the old one until then; killed in the middle, this leaves it as it was.
+
+        Raises:
+            TimefsError: the cache cannot be written.
+        """
+        folder = self._path.with_name("rebuild")
+        with self._alone():
+            shutil.rmtree(folder, ignore_errors=True)
+            again = Index(folder, self._repository)
+            try:
+                again.follow(reader)
+                self._take_over(again)
+            finally:
+                again.close()
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _take_over(self, other: "Index") -> None:
+        """Become what another index is."""
+        source = other._connection  # noqa: SLF001  # an index as this one
+        try:
+            source.backup(self._connection)
+        except sqlite3.OperationalError as error:
+            raise TimefsError(f"index {self._path}: {error}") from error
+        except sqlite3.DatabaseError:  # so damaged that SQLite cannot even replace its pages
+            self._unlink()
+            source.backup(self._connection)
+
+    @contextmanager
+    def _changing(self) -> Generator[sqlite3.Connection]:
+        """One SQLite transaction, all or nothing."""
+        connection = self._connection
+        try:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute("DELETE FROM meta")
-            connection.execute("INSERT INTO meta VALUES (?, ?)", (INDEX_FORMAT, self._repository))
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
             connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise TimefsError(f"index {self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -96,17 +173,28 @@ class Index:
 
     @property
     def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        return connection
+        """This thread's connection to the file that has the index's name now."""
+        opened: _Opened | None = getattr(self._local, "opened", None)
+        if opened is None or opened.file != self._file():
+            self.close()
+            self._make_folder()  # somebody may have deleted the cache
+            self._open_or_make()
+            opened = self._local.opened = _Opened(self._connect(), self._file())
+        return opened.connection
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)  # noqa: PTH116  # a third of Path.stat's time, asked often
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
         """Let go of this thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        opened: _Opened | None = getattr(self._local, "opened", None)
+        if opened is not None:
+            opened.connection.close()
+            self._local.opened = None
 
     def ask(self, question: str, *values: int | str | bytes) -> list[Any]:
         """Rows of a SELECT.
@@ -169,6 +257,15 @@ class Index:
         )
         return WriterState(*rows[0]) if rows else None
 
+    def newest_epoch(self, writer: int) -> int:
+        """The newest epoch that any pack of a writer has, or may have had if it is lost."""
+        rows = self.ask(
+            "SELECT max(epoch) FROM (SELECT epoch FROM writers WHERE writer = ?1"
+            " UNION ALL SELECT epoch FROM lost WHERE writer = ?1)",
+            writer,
+        )
+        return rows[0][0] or 0
+
     def follow(self, reader: PackReader, writer: int | None = None) -> None:
         """Take in every pack sealed since: of one writer, or of all and new ones.
 
@@ -176,20 +273,15 @@ class Index:
         """
         if self._connection.in_transaction:
             return  # within a snapshot
-        known = [writer] if writer is not None else [s.writer for s in self.writers()]
-        for number in known:
+        numbers = [writer] if writer is not None else reader.backend.writers()
+        for number in numbers:
             self._follow(reader, number)
-        if writer is None:
-            number = max(known, default=0) + 1
-            while reader.backend.exists(pack_name(number, 0)) or reader.backend.list(number):
-                self._follow(reader, number)
-                number += 1
 
     def _follow(self, reader: PackReader, writer: int) -> None:
         while True:
             state = self.writer(writer)
             number = state.next_number if state else 0
-            if not reader.backend.exists(pack_name(writer, number)) and not _passed(
+            if not reader.backend.exists(pack_name(writer, number)) and not passed(
                 reader.backend.list(writer), number
             ):
                 return
@@ -197,139 +289,5 @@ class Index:
 
     def _take(self, reader: PackReader, writer: int) -> None:
         """Take in the writer's packs up to the end of the next transaction, all or nothing."""
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                _Follower(connection, reader, writer).run()
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise TimefsError(f"index {self._path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
-
-
-def _passed(listed: Sequence[int], number: int) -> bool:
-    """Whether a writer has gone on beyond a number."""
-    return bool(listed) and listed[-1] > number
-
-
-class _Follower:
-    """One step of following a writer, inside a SQLite transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, reader: PackReader, writer: int) -> None:
-        self._connection = connection
-        self._reader = reader
-        self._writer = writer
-        row = connection.execute(
-            "SELECT writer, machine, next_number, epoch, position FROM writers WHERE writer = ?",
-            (writer,),
-        ).fetchone()
-        self._state = WriterState(*row) if row else WriterState(writer, "", 0, 0, 0)
-
-    def run(self) -> None:
-        while True:
-            number = self._state.next_number
-            name = pack_name(self._writer, number)
-            if not self._reader.backend.exists(name):
-                listed = self._reader.backend.list(self._writer)
-                if not _passed(listed, number):
-                    break
-                if not self._reader.backend.exists(name):  # else it was sealed since
-                    self._lose(number, f"pack {name}: missing, though later packs are there")
-                    continue
-            try:
-                footer = self._reader.footer(self._writer, number)
-                self._record(number, footer)
-                if footer.envelope.last:
-                    self._complete(footer)
-                    break
-            except (DamagedError, NotFoundError) as error:
-                self._lose(number, str(error))
-        self._connection.execute(
-            "INSERT OR REPLACE INTO writers VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
-            self._state._replace(machine=encode_name(self._state.machine)),
-        )
-
-    def _record(self, number: int, footer: Footer) -> None:
-        envelope = footer.envelope
-        if not self._state.machine:
-            machine = self._reader.statement(footer).names[0]
-            self._state = self._state._replace(machine=machine)
-        blocks = frame_table(footer).first_slots[-1]
-        self._connection.execute(
-            "INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._writer,
-                number,
-                envelope.epoch,
-                envelope.transaction,
-                envelope.part,
-                int(envelope.last),
-                blocks,
-                envelope.total_bytes,
-                0,
-            ),
-        )
-        write_samples(
-            self._connection,
-            self._writer,
-            number,
-            self._reader.backend.read(
-                pack_name(self._writer, number), envelope.digests_offset, envelope.digests_bytes
-            ),
-        )
-        epoch = max(self._state.epoch, envelope.epoch)
-        self._state = self._state._replace(next_number=number + 1, epoch=epoch)
-
-    def _complete(self, footer: Footer) -> None:
-        """Apply the transaction that ends with this pack, unless a newer epoch fenced it."""
-        envelope = footer.envelope
-        if envelope.epoch < self._state.epoch:
-            return
-        parts = self._connection.execute(
-            "SELECT number FROM packs WHERE writer = ? AND trans = ? ORDER BY number",
-            (self._writer, envelope.transaction),
-        ).fetchall()
-        applier = TransactionApplier(self._connection, self._writer, envelope.epoch)
-        previous = parts[0][0]
-        for (number,) in parts:
-            ordered = applier.position and not envelope.each_byte_once
-            if ordered and self._lost_between(previous, number):
-                apply_loss(self._connection, self._writer, applier.position)
-            previous = number
-            statement = self._reader.statement(self._reader.footer(self._writer, number))
-            applier.apply(number, statement)
-        if applier.position == 0:
-            return
-        if applier.position <= self._state.position:
-            raise DamagedError(
-                f"pack {pack_name(self._writer, envelope.number)}: expected rows after epoch "
-                f"{epoch_of(self._state.position)}, got epoch {envelope.epoch} again"
-            )
-        applier.finish()
-        self._connection.execute(
-            "UPDATE packs SET position = ? WHERE writer = ? AND trans = ?",
-            (applier.position, self._writer, envelope.transaction),
-        )
-        self._state = self._state._replace(position=applier.position)
-
-    def _lost_between(self, first: int, last: int) -> bool:
-        found = self._connection.execute(
-            "SELECT 1 FROM lost WHERE writer = ? AND number > ? AND number < ?",
-            (self._writer, first, last),
-        ).fetchone()
-        return found is not None
-
-    def _lose(self, number: int, reason: str) -> None:
-        """Record a lost pack; what it said is unknown from here on."""
-        at = self._state.position + 1
-        apply_loss(self._connection, self._writer, at)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO lost VALUES (?, ?, ?, ?)", (self._writer, number, at, reason)
-        )
-        log.warning("%s; run `timefs check` to see what it hurts", reason)
-        self._state = self._state._replace(next_number=number + 1)
+        with self._changing() as connection:
+            Follower(connection, reader, writer).run()

@@ -90,7 +90,7 @@ class TransactionApplier:
             at = position(self._epoch, sequence)
             if kind == RowKind.INSTANT:
                 self._connection.execute(
-                    "INSERT INTO instants VALUES (?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO instants VALUES (?, ?, ?, ?)",
                     (self._writer, at, time_ns, flags & INSTANT_FUZZY),
                 )
             elif kind in _EVENTS:

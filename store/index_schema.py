@@ -8,7 +8,7 @@ a checksum beside them.
 from enum import IntEnum
 from typing import Final
 
-INDEX_FORMAT: Final = 2
+INDEX_FORMAT: Final = 3
 
 
 class EventKind(IntEnum):
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS packs (
     blocks INTEGER, bytes INTEGER, position INTEGER,
     PRIMARY KEY (writer, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
-    writer INTEGER, number INTEGER, position INTEGER, reason TEXT,
+    writer INTEGER, number INTEGER, position INTEGER, epoch INTEGER, reason TEXT,
     PRIMARY KEY (writer, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instants (
     writer INTEGER, position INTEGER, time_ns INTEGER, fuzzy INTEGER,

@@ -7,6 +7,7 @@ frames). Used by the index, transactions, images of instants and check. Thread-s
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -26,8 +27,8 @@ from store.pack import (
 )
 from store.row import BLOCK_BYTES, DIGEST_BYTES
 
-TABLES_MAX: Final = 512
-"""Frame tables kept; about 30 KiB each."""
+TABLES_FRAMES_MAX: Final = 1 << 17
+"""Frames whose places are kept, about 200 bytes each."""
 
 CACHE_BYTES: Final = 64 << 20
 """Decoded frames kept."""
@@ -77,6 +78,7 @@ class PackReader:
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[int, int], FrameTable] = OrderedDict()
+        self._tables_frames = 0
         self._frames: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
         self._frames_bytes = 0
 
@@ -173,14 +175,13 @@ class PackReader:
         try:
             table = frame_table(self.footer(writer, number))
         except NotFoundError as error:
-            raise DamagedError(
-                f"pack {pack_name(writer, number)}: missing; put it back from a copy of the "
-                f"repository, or run `timefs check` to see what it hurts"
-            ) from error
+            raise missing(pack_name(writer, number)) from error
         with self._lock:
-            self._tables[key] = table
-            if len(self._tables) > TABLES_MAX:
-                self._tables.popitem(last=False)
+            if key not in self._tables:
+                self._tables[key] = table
+                self._tables_frames += len(table.offsets)
+                while self._tables_frames > TABLES_FRAMES_MAX and len(self._tables) > 1:
+                    self._tables_frames -= len(self._tables.popitem(last=False)[1].offsets)
         return table
 
     def digests(self, writer: int, number: int, slot: int, count: int) -> bytes:
@@ -191,11 +192,18 @@ class PackReader:
                 f"pack {pack_name(writer, number)}: slots {slot} to {slot + count}: expected "
                 f"at most {envelope.digests_bytes // DIGEST_BYTES}"
             )
-        return self.backend.read(
+        return self._read(
             pack_name(writer, number),
             envelope.digests_offset + slot * DIGEST_BYTES,
             count * DIGEST_BYTES,
         )
+
+    def _read(self, name: str, offset: int, length: int) -> bytes:
+        """A range of a pack that was there a moment ago."""
+        try:
+            return self.backend.read(name, offset, length)
+        except NotFoundError as error:
+            raise missing(name) from error
 
     def all_digests(self, writer: int, number: int) -> bytes:
         """Every digest of a pack, verified.
@@ -205,10 +213,23 @@ class PackReader:
         """
         envelope = self.table(writer, number).envelope
         name = pack_name(writer, number)
-        digests = self.backend.read(name, envelope.digests_offset, envelope.digests_bytes)
+        digests = self._read(name, envelope.digests_offset, envelope.digests_bytes)
         if checksum(digests) != envelope.digests_checksum:
             raise DamagedError(f"pack {name}: digests: wrong checksum")
         return digests
+
+    def whole_digests(self, writer: int, number: int) -> bytes:
+        """Every digest of a pack, made from its blocks if the stored ones are damaged.
+
+        Nothing if the blocks are damaged too: no digest of the pack can be trusted then.
+        """
+        try:
+            return self.all_digests(writer, number)
+        except DamagedError:
+            slots = self.table(writer, number).first_slots[-1]
+            with suppress(DamagedError):
+                return self.made_digests(writer, number, 0, slots)
+            return b""
 
     def made_digests(self, writer: int, number: int, slot: int, count: int) -> bytes:
         """The digests of `count` slots from `slot` on, made from the decoded blocks."""
@@ -275,10 +296,7 @@ class PackReader:
         table = self.table(writer, number)
         name = pack_name(writer, number)
         length = table.stored_bytes[index]
-        try:
-            stored = self.backend.read(name, table.offsets[index], length)
-        except NotFoundError as error:
-            raise DamagedError(f"pack {name}: missing; run `timefs check`") from error
+        stored = self._read(name, table.offsets[index], length)
         blocks = table.first_slots[index + 1] - table.first_slots[index]
         where = f"pack {name}: frame {index} at {table.offsets[index]}"
         plain = decode_frame(stored, blocks, table.codecs[index], table.checksums[index], where)
@@ -286,6 +304,14 @@ class PackReader:
         self.statistics.stored_bytes += length
         self.statistics.frames += 1
         return plain
+
+
+def missing(name: str) -> DamagedError:
+    """A pack that ought to be there is not."""
+    return DamagedError(
+        f"pack {name}: missing; put it back from a copy of the repository, or run `timefs check` "
+        f"to see what it hurts"
+    )
 
 
 def frame_table(footer: Footer) -> FrameTable:

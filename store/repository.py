@@ -28,7 +28,7 @@ from store.index_schema import EventKind, encode_name
 from store.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.packs import CACHE_BYTES, PackReader
 from store.row import BLOCK_BYTES, ROW, blocks_of, epoch_of, position, sequence_of
-from store.run import PAGE_BYTES
+from store.run import PAGE_BYTES, Runs
 from store.snapshot import PageCache, Snapshot
 from store.transaction import Transaction, TransactionIdentity
 
@@ -96,7 +96,7 @@ class Repository(History):
         identity = bytes.fromhex(self.id)
         self.reader = PackReader(self.backend, identity, self.key, frame_cache_bytes)
         self.index = Index(self.cache, identity)
-        self._pages = PageCache(self.index.page)
+        self._pages = PageCache(self._page)
 
     # What History asks
 
@@ -152,8 +152,19 @@ class Repository(History):
         found = self._instants(machine, "ORDER BY time_ns DESC LIMIT 1")
         return found[0].time_ns if found else 0
 
+    def _page(self, writer: int, file: int, page: int, at: int) -> Runs:
+        self._reach(writer, at)
+        return self.index.page(writer, file, page, at)
+
+    def _reach(self, writer: int, at: int) -> None:
+        """See that the index knows a position: it may have been made anew since that was named."""
+        state = self.index.writer(writer)
+        if state is None or state.position < at:
+            self.index.follow(self.reader, writer)
+
     def files(self, instant: Instant) -> Sequence[FileState]:
         at = position(instant.epoch, instant.sequence)
+        self._reach(instant.writer, at)
         rows = self.index.ask(
             "SELECT file, kind, value, name FROM events WHERE writer = ? AND position <= ?"
             " ORDER BY position",
@@ -187,7 +198,7 @@ class Repository(History):
             file,
             at,
         )
-        last, _, time_ns = rows[0]
+        last, _, time_ns = rows[0] if rows else (at, at, 0)  # all it ever had was lost
         changed = min(last, at)
         return FileState(
             name,
@@ -227,7 +238,7 @@ class Repository(History):
             machine,
             state.writer,
             state.next_number,
-            state.epoch,
+            self.index.newest_epoch(state.writer),
             newest[0].time_ns if newest else None,
             newest[0] if newest else None,
         )

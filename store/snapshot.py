@@ -16,8 +16,8 @@ from store.packs import PackReader
 from store.row import BLOCK_BYTES, blocks_of
 from store.run import LOST_WRITER, PAGE_BYTES, Run, Runs
 
-PAGES_MAX: Final = 256
-"""Parsed pages kept by all snapshots together; at most about 250 KiB each, mostly far less."""
+RUNS_MAX: Final = 1 << 16
+"""Runs of parsed pages kept by all snapshots together, about 500 bytes each; a page counts 16."""
 
 
 class ParsedPage(NamedTuple):
@@ -37,6 +37,7 @@ class PageCache:
         self._load = load
         self._lock = threading.Lock()
         self._pages: OrderedDict[tuple[int, int, int, int], ParsedPage] = OrderedDict()
+        self._runs = 0
 
     def page(self, writer: int, file: int, position: int, page: int) -> ParsedPage:
         """The page of a file at a position."""
@@ -49,10 +50,16 @@ class PageCache:
         runs = self._load(writer, file, page, position)
         parsed = ParsedPage(runs["offset"].tolist(), runs.tolist(), bytearray(runs.size))
         with self._lock:
-            self._pages[key] = parsed
-            if len(self._pages) > PAGES_MAX:
-                self._pages.popitem(last=False)
+            if key not in self._pages:
+                self._pages[key] = parsed
+                self._runs += _weight(parsed)
+                while self._runs > RUNS_MAX and len(self._pages) > 1:
+                    self._runs -= _weight(self._pages.popitem(last=False)[1])
         return parsed
+
+
+def _weight(page: ParsedPage) -> int:
+    return len(page.runs) + 16
 
 
 class Snapshot(Image):

@@ -236,8 +236,8 @@ class HistoryMachine(RuleBasedStateMachine):
         self.open()
 
     @rule()
-    def erase_index(self) -> None:
-        self.repository.index.erase()
+    def rebuild_index(self) -> None:
+        self.repository.index.rebuild(self.repository.reader)
 
     @rule()
     def catalog_follows(self) -> None:

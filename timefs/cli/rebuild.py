@@ -17,8 +17,7 @@ def rebuild(session: Session) -> None:
       timefs rebuild
     """
     repository = session.open()
-    repository.index.erase()
-    repository.index.follow(repository.reader)
+    repository.index.rebuild(repository.reader)
     Catalog(repository.root / "catalog", repository.index, repository.reader).rebuild()
     machines = repository.machines()
     session.show({"machines": len(machines)}, f"rebuilt: {len(machines)} machines")

@@ -1,0 +1,174 @@
+"""Following a writer: taking its packs into the index, one transaction at a time.
+
+Defined here and only here: the order in which packs count, what fences a transaction, and when a
+pack is lost. Used by store.index inside one SQLite transaction; no threads. The outcome is a pure
+function of the packs: an index that followed along equals one made at once.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from store.errors import DamagedError, NotFoundError
+from store.index_apply import TransactionApplier, apply_loss, write_samples
+from store.index_schema import encode_name
+from store.pack import pack_name
+from store.packs import Footer, PackReader, frame_table
+from store.row import epoch_of
+
+log = logging.getLogger(__name__)
+
+
+class WriterState(NamedTuple):
+    """How far the index has followed a writer."""
+
+    writer: int
+    machine: str
+    next_number: int
+    epoch: int
+    """Newest epoch seen in any pack, complete or not."""
+    position: int
+    """Of the newest row of a complete transaction."""
+
+
+def passed(numbers: Sequence[int], number: int) -> bool:
+    """Whether the sorted numbers go beyond one."""
+    return bool(numbers) and numbers[-1] > number
+
+
+class Follower:
+    """One step of following a writer, inside a SQLite transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, reader: PackReader, writer: int) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._writer = writer
+        row = connection.execute(
+            "SELECT writer, machine, next_number, epoch, position FROM writers WHERE writer = ?",
+            (writer,),
+        ).fetchone()
+        self._state = WriterState(*row) if row else WriterState(writer, "", 0, 0, 0)
+
+    def run(self) -> None:
+        """Take in packs up to the end of the next transaction, or as far as there are any."""
+        while True:
+            number = self._state.next_number
+            name = pack_name(self._writer, number)
+            exists = self._reader.backend.exists
+            if not exists(name):
+                if not passed(self._reader.backend.list(self._writer), number):
+                    break
+                if not exists(name):  # else it was sealed since it was asked for
+                    self._lose(number, f"pack {name}: missing, though later packs are there")
+                    continue
+            try:
+                with self._all_or_nothing():
+                    footer = self._reader.footer(self._writer, number)
+                    self._record(number, footer)
+                    if footer.envelope.last:
+                        self._complete(footer)
+                        break
+            except (DamagedError, NotFoundError) as error:
+                self._lose(number, str(error))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO writers VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
+            self._state._replace(machine=encode_name(self._state.machine)),
+        )
+
+    @contextmanager
+    def _all_or_nothing(self) -> Generator[None]:
+        """A pack that proves damaged leaves nothing of itself or its transaction."""
+        before = self._state
+        self._connection.execute("SAVEPOINT pack")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK TO pack")
+            self._state = before
+            raise
+        finally:
+            self._connection.execute("RELEASE pack")
+
+    def _record(self, number: int, footer: Footer) -> None:
+        envelope = footer.envelope
+        if not self._state.machine:
+            machine = self._reader.statement(footer).names[0]
+            self._state = self._state._replace(machine=machine)
+        blocks = frame_table(footer).first_slots[-1]
+        self._connection.execute(
+            "INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._writer,
+                number,
+                envelope.epoch,
+                envelope.transaction,
+                envelope.part,
+                int(envelope.last),
+                blocks,
+                envelope.total_bytes,
+                0,
+            ),
+        )
+        digests = self._reader.whole_digests(self._writer, number)
+        write_samples(self._connection, self._writer, number, digests)
+        epoch = max(self._state.epoch, envelope.epoch)
+        self._state = self._state._replace(next_number=number + 1, epoch=epoch)
+
+    def _complete(self, footer: Footer) -> None:
+        """Apply the transaction that ends with this pack, unless a newer epoch fenced it."""
+        envelope = footer.envelope
+        if envelope.epoch < self._state.epoch:
+            return
+        parts = self._connection.execute(
+            "SELECT number FROM packs WHERE writer = ? AND trans = ? ORDER BY number",
+            (self._writer, envelope.transaction),
+        ).fetchall()
+        applier = TransactionApplier(self._connection, self._writer, envelope.epoch)
+        previous = parts[0][0]
+        for (number,) in parts:
+            ordered = applier.position and not envelope.each_byte_once
+            if ordered and self._lost_between(previous, number):
+                apply_loss(self._connection, self._writer, applier.position)
+            previous = number
+            statement = self._reader.statement(self._reader.footer(self._writer, number))
+            applier.apply(number, statement)
+        if applier.position == 0:
+            return
+        if applier.position <= self._state.position:
+            raise DamagedError(
+                f"pack {pack_name(self._writer, envelope.number)}: expected rows after epoch "
+                f"{epoch_of(self._state.position)}, got epoch {envelope.epoch} again"
+            )
+        applier.finish()
+        self._connection.execute(
+            "UPDATE packs SET position = ? WHERE writer = ? AND trans = ?",
+            (applier.position, self._writer, envelope.transaction),
+        )
+        self._state = self._state._replace(position=applier.position)
+
+    def _lost_between(self, first: int, last: int) -> bool:
+        found = self._connection.execute(
+            "SELECT 1 FROM lost WHERE writer = ? AND number > ? AND number < ?",
+            (self._writer, first, last),
+        ).fetchone()
+        return found is not None
+
+    def _lose(self, number: int, reason: str) -> None:
+        """Record a lost pack; what it said is unknown from here on.
+
+        Its epoch may have been a new one: nobody is granted that again, should it be put back.
+        """
+        at = self._state.position + 1
+        apply_loss(self._connection, self._writer, at)
+        epoch = self._state.epoch
+        (newest,) = self._connection.execute(
+            "SELECT max(epoch) FROM lost WHERE writer = ?", (self._writer,)
+        ).fetchone()
+        self._connection.execute(
+            "INSERT OR REPLACE INTO lost VALUES (?, ?, ?, ?, ?)",
+            (self._writer, number, at, max(epoch, newest or 0) + 1, reason),
+        )
+        log.warning("%s; run `timefs check` to see what it hurts", reason)
+        self._state = self._state._replace(next_number=number + 1)
