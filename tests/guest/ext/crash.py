@@ -31,6 +31,7 @@ CASES = {
     "asynchronous": ("-t ext4 -b 4096 -J size=4", "rw,journal_async_commit,data=writeback"),
     "inline": ("-t ext4 -b 4096 -J size=4 -O inline_data -I 256", "rw"),
     "ext3": ("-t ext3 -b 1024 -J size=4", "rw,data=journal"),
+    "fast-commits": ("-t ext4 -b 4096 -J size=8,fast_commit_size=1024 -O fast_commit", "rw"),
     "orphan-file": ("-t ext4 -b 4096 -J size=4 -O orphan_file", "rw"),
 }
 """Options of mke2fs and of mount."""

@@ -164,3 +164,25 @@ def _times(top: Path) -> None:
         path.touch()
         with suppress(OSError):
             os.utime(path, ns=(time_ns, time_ns + 1))
+
+
+def small(path: Path, point: Path, options: str) -> None:
+    """A volume of 2 MiB with a little of everything."""
+    make(path, options, size=2 << 20)
+    chance = random.Random(1)
+    with kernel_mount(path, point):
+        _special(point)
+        _links(point)
+        for size in (0, 1, 50, 100, 3000, 30_000):
+            (point / f"size-{size}").write_bytes(chance.randbytes(size))
+        with (point / "sparse").open("wb") as file:
+            for number in reversed(range(60)):
+                file.seek(number * 8192)
+                file.write(chance.randbytes(500))
+                os.fsync(file.fileno())
+        for name, size in (("user.a", 1), ("user.b", 120), ("user.c", 700)):
+            os.setxattr(point / "size-1", name, bytes(size))
+        many = point / "many"
+        many.mkdir()
+        for number in range(80):
+            (many / f"{'name' * 10}-{number}").touch()

@@ -12,7 +12,7 @@ import struct
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
@@ -77,15 +77,6 @@ class Content(MappedImage):
         if at < end:
             yield Extent(at, end - at, ExtentKind.ZERO, None, 0)
 
-    def _within(self, place: int, count: int) -> int:
-        """`place`, which must be within the volume."""
-        blocks = self._table.superblock.blocks
-        if not 0 < place <= blocks - count:
-            raise CorruptError(
-                f"{self._inode.where}: expected its blocks below {blocks}, got {count} at {place}"
-            )
-        return place
-
 
 class _Node(NamedTuple):
     """A node of an extent tree: each entry's first block, and where that leads."""
@@ -99,8 +90,8 @@ class ExtentTree(Content):
 
     def __init__(self, table: Table, inode: Inode) -> None:
         super().__init__(table, inode)
-        self._root = self._parse(inode.area)
-        self._child = lru_cache(NODES_MAX)(self._read_child)
+        self._root = _parse(table, inode, inode.area)
+        self._child = lru_cache(NODES_MAX)(partial(_read_child, table, inode))
 
     def _runs(self, first: int, end: int) -> Iterator[Run]:
         yield from self._under(self._root, first, end, 0, FILE_BLOCKS_MAX)
@@ -125,43 +116,55 @@ class ExtentTree(Content):
             child = self._child(entry.place, node.depth - 1)
             yield from self._under(child, first, end, entry.first, following)
 
-    def _read_child(self, block: int, depth: int) -> _Node:
-        content = self._table.block(block, f"{self._inode.where}: extent node")
-        node = self._parse(content)
-        if node.depth != depth:
-            raise CorruptError(
-                f"{self._inode.where}: expected an extent node of depth {depth}, got {node.depth}"
-            )
-        if self._inode.seed is not None:
-            _, _, most, _, _ = _HEADER.unpack_from(content)
-            end = _HEADER.size + most * _ENTRY.size
-            got = crc32c(self._inode.seed, content[:end])
-            if end + 4 > len(content) or content[end : end + 4] != got.to_bytes(4, "little"):
-                raise CorruptError(f"{self._inode.where}: extent node {block}: wrong checksum")
-        return node
 
-    def _parse(self, content: bytes) -> _Node:
-        magic, count, most, depth, _ = _HEADER.unpack_from(content)
-        room = (len(content) - _HEADER.size) // _ENTRY.size
-        if magic != EXTENT_MAGIC or not count <= most <= room or depth > DEPTH_MAX:
-            raise CorruptError(
-                f"{self._inode.where}: expected a node of extents, got magic {magic:#x}, "
-                f"{count} of {most} entries, depth {depth}"
-            )
-        end = _HEADER.size + count * _ENTRY.size
-        entries: list[Run] = []
-        if depth:
-            for first, low, high, _ in _INDEX.iter_unpack(content[_HEADER.size : end]):
-                entries.append(Run(first, 1, low | high << 32))
-            return _Node(depth, entries)
-        for first, length, high, low in _ENTRY.iter_unpack(content[_HEADER.size : end]):
-            written = length <= WRITTEN_MAX
-            blocks = length if written else length - WRITTEN_MAX
-            place = self._within(low | high << 32, blocks)
-            if blocks == 0:
-                raise CorruptError(f"{self._inode.where}: an extent of no blocks at {first}")
-            entries.append(Run(first, blocks, place if written else HOLE))
+def _read_child(table: Table, inode: Inode, block: int, depth: int) -> _Node:
+    content = table.block(block, f"{inode.where}: extent node")
+    node = _parse(table, inode, content)
+    if node.depth != depth:
+        raise CorruptError(
+            f"{inode.where}: expected an extent node of depth {depth}, got {node.depth}"
+        )
+    if inode.seed is not None:
+        _, _, most, _, _ = _HEADER.unpack_from(content)
+        end = _HEADER.size + most * _ENTRY.size
+        got = crc32c(inode.seed, content[:end])
+        if end + 4 > len(content) or content[end : end + 4] != got.to_bytes(4, "little"):
+            raise CorruptError(f"{inode.where}: extent node {block}: wrong checksum")
+    return node
+
+
+def _parse(table: Table, inode: Inode, content: bytes) -> _Node:
+    magic, count, most, depth, _ = _HEADER.unpack_from(content)
+    room = (len(content) - _HEADER.size) // _ENTRY.size
+    if magic != EXTENT_MAGIC or not count <= most <= room or depth > DEPTH_MAX:
+        raise CorruptError(
+            f"{inode.where}: expected a node of extents, got magic {magic:#x}, "
+            f"{count} of {most} entries, depth {depth}"
+        )
+    end = _HEADER.size + count * _ENTRY.size
+    entries: list[Run] = []
+    if depth:
+        for first, low, high, _ in _INDEX.iter_unpack(content[_HEADER.size : end]):
+            entries.append(Run(first, 1, low | high << 32))
         return _Node(depth, entries)
+    for first, length, high, low in _ENTRY.iter_unpack(content[_HEADER.size : end]):
+        written = length <= WRITTEN_MAX
+        blocks = length if written else length - WRITTEN_MAX
+        if blocks == 0:
+            raise CorruptError(f"{inode.where}: an extent of no blocks at {first}")
+        place = _within(table, inode, low | high << 32, blocks)
+        entries.append(Run(first, blocks, place if written else HOLE))
+    return _Node(depth, entries)
+
+
+def _within(table: Table, inode: Inode, place: int, blocks: int) -> int:
+    """`place`, which must be within the volume."""
+    end = table.superblock.blocks
+    if not 0 < place <= end - blocks:
+        raise CorruptError(
+            f"{inode.where}: expected its blocks below {end}, got {blocks} at {place}"
+        )
+    return place
 
 
 class BlockPointers(Content):
@@ -175,7 +178,7 @@ class BlockPointers(Content):
         pointers = struct.unpack_from("<15I", self._inode.area)
         for number in range(first, min(end, POINTERS)):
             if pointers[number] != HOLE:
-                yield Run(number, 1, self._within(pointers[number], 1))
+                yield Run(number, 1, _within(self._table, self._inode, pointers[number], 1))
         start = POINTERS
         for level in (1, 2, 3):
             span = self._per_block**level
@@ -197,7 +200,7 @@ class BlockPointers(Content):
             if level > 1:
                 yield from self._through(pointers[number], level - 1, start + number * span, asked)
             elif pointers[number] != HOLE:
-                yield Run(start + number, 1, self._within(pointers[number], 1))
+                yield Run(start + number, 1, _within(self._table, self._inode, pointers[number], 1))
 
 
 def mapped(table: Table, inode: Inode) -> Image:

@@ -32,6 +32,7 @@ _TAIL_BYTES: Final = 4
 _REVOKE_HEADER_BYTES: Final = 16
 _COMMIT_CHECKSUM: Final = slice(16, 20)
 _COMMIT_TIME: Final = slice(48, 56)
+_COMMIT_BYTES: Final = 60
 _CRC32: Final = b"\x01\x04"
 """A commit's kind and length of checksum when it covers the transaction's blocks."""
 
@@ -92,6 +93,7 @@ class Log:
         features = geometry.features
         self._own_checksums = geometry.seed is not None
         self._wide = bool(features & Features.WIDE)
+        self._unordered = bool(features & Features.ASYNCHRONOUS_COMMIT)
         if features & Features.CHECKSUMS_3:
             self._tag_bytes = 16
         else:
@@ -117,10 +119,13 @@ class Log:
             at, left = self._after(at, 1), left - 1
             if kind == COMMIT:
                 time = int.from_bytes(block[_COMMIT_TIME], "big")
-                if not self._committed(block, current):
-                    if time < last_time or geometry.features & Features.ASYNCHRONOUS_COMMIT:
-                        return  # left over from an earlier round of the ring, or never finished
+                whole = not current.damaged and self._committed(block, current)
+                if not whole and time < last_time:
+                    return  # left over from an earlier round of the ring
+                if current.damaged or not (whole or self._unordered):
                     raise CorruptError(f"ext journal: transaction {sequence}: wrong checksum")
+                if not whole:
+                    return  # a commit that is not ordered after its blocks may be without them
                 yield Transaction(sequence, current.tags, current.revoked)
                 last_time, sequence = time, sequence + 1 & ALL_ONES
                 current = _Current(sequence)
@@ -167,9 +172,7 @@ class Log:
         return block[-_TAIL_BYTES:] == got.to_bytes(4, "big")
 
     def _committed(self, block: bytes, current: "_Current") -> bool:
-        """Whether a transaction is whole, as far as checksums tell."""
-        if current.damaged:
-            return False
+        """Whether a transaction is whole, as far as its commit's checksum tells."""
         found = block[_COMMIT_CHECKSUM]
         if self._geometry.checksummed:
             if block[12:14] == bytes(2) and found == bytes(4):
@@ -178,7 +181,9 @@ class Log:
         seed = self._geometry.seed
         if seed is None:
             return True
-        return found == crc32c(seed, block[:16] + bytes(4) + block[20:]).to_bytes(4, "big")
+        cleared = block[:16] + bytes(4) + block[20:]
+        bare = cleared[:_COMMIT_BYTES].ljust(len(block), b"\0")  # what follows does not count
+        return found in (crc32c(seed, part).to_bytes(4, "big") for part in (cleared, bare))
 
     def _revoke(self, block: bytes, current: "_Current") -> None:
         end = int.from_bytes(block[12:16], "big")

@@ -9,7 +9,7 @@ A link is shown so that it stays within its volume: `/etc/x`, met three folders 
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from store.errors import CorruptError, NotFoundError, TimefsError
@@ -47,16 +47,17 @@ class Parts:
         self.table = table
         self.state = state
         """What was done about the volume's journal."""
-        self.names = lru_cache(FOLDERS_MAX)(self._read_names)
+        self.names = lru_cache(FOLDERS_MAX)(partial(_read_names, table))
         """A folder's names, None if they are too many to keep."""
 
-    def _read_names(self, number: int) -> dict[bytes, Name] | None:
-        found: dict[bytes, Name] = {}
-        for name in names_of(self.table, self.table.inode(number)):
-            found[name.name] = name
-            if len(found) > NAMES_MAX:
-                return None
-        return found
+
+def _read_names(table: Table, number: int) -> dict[bytes, Name] | None:
+    found: dict[bytes, Name] = {}
+    for name in names_of(table, table.inode(number)):
+        found[name.name] = name
+        if len(found) > NAMES_MAX:
+            return None
+    return found
 
 
 class ExtNode(Node):

@@ -8,7 +8,8 @@ Meta Block Groups.
 """
 
 import struct
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Final
 
 from store.errors import CorruptError
@@ -35,14 +36,17 @@ _CHECKSUM: Final = slice(0x1E, 0x20)
 
 
 class Table:
-    """All inodes of one volume."""
+    """All inodes of one volume.
+
+    The caches hold functions of values, not methods: a volume that nobody uses is gone at once.
+    """
 
     def __init__(self, volume: Image, superblock: Superblock) -> None:
         self.volume = volume
         self.superblock = superblock
-        self._place = lru_cache(GROUPS_MAX)(self._read_place)
-        self._batch = lru_cache(BATCHES_MAX)(self._read_batch)
-        self.inode = lru_cache(INODES_MAX)(self._read_inode)
+        place = lru_cache(GROUPS_MAX)(partial(_read_place, volume, superblock))
+        batch = lru_cache(BATCHES_MAX)(partial(volume.read, length=BATCH_BYTES))
+        self.inode = lru_cache(INODES_MAX)(partial(_read_inode, superblock, place, batch))
         """The inode of a number.
 
         Raises:
@@ -55,70 +59,77 @@ class Table:
         Raises:
             CorruptError: it lies beyond the volume.
         """
-        if not 0 < number < self.superblock.blocks:
-            raise CorruptError(
-                f"{what}: expected a block below {self.superblock.blocks}, got {number}"
-            )
-        block_bytes = self.superblock.block_bytes
-        return read_exactly(self.volume, number * block_bytes, block_bytes, what)
+        return _read_block(self.volume, self.superblock, number, what)
 
-    def _read_inode(self, number: int) -> Inode:
-        superblock = self.superblock
-        if not 0 < number <= superblock.inodes:
-            raise CorruptError(
-                f"ext inode {number}: expected a number up to {superblock.inodes}, it is beyond"
-            )
-        group, index = divmod(number - 1, superblock.group_inodes)
-        offset = self._place(group) + index * superblock.inode_bytes
-        first = offset - offset % BATCH_BYTES
-        batch = self._batch(first) if superblock.inode_bytes <= BATCH_BYTES else b""
-        content = batch[offset - first : offset - first + superblock.inode_bytes]
-        if len(content) < superblock.inode_bytes:  # at the volume's end, or larger than a batch
-            content = read_exactly(
-                self.volume, offset, superblock.inode_bytes, f"ext inode {number}"
-            )
-        return parse_inode(content, number, superblock)
 
-    def _read_batch(self, offset: int) -> bytes:
-        return self.volume.read(offset, BATCH_BYTES)
+def _read_block(volume: Image, superblock: Superblock, number: int, what: str) -> bytes:
+    if not 0 < number < superblock.blocks:
+        raise CorruptError(f"{what}: expected a block below {superblock.blocks}, got {number}")
+    return read_exactly(volume, number * superblock.block_bytes, superblock.block_bytes, what)
 
-    def _read_place(self, group: int) -> int:
-        """Where a group's inode table begins."""
-        superblock = self.superblock
-        where = f"ext group {group}"
-        if group >= superblock.groups:
-            raise CorruptError(f"{where}: expected less than {superblock.groups} groups")
-        per_block = superblock.block_bytes // superblock.descriptor_bytes
-        content = self.block(self._descriptor_block(group // per_block), where)
-        at = group % per_block * superblock.descriptor_bytes
-        descriptor = content[at : at + superblock.descriptor_bytes]
-        if superblock.seed is not None:
-            cleared = descriptor[: _CHECKSUM.start] + bytes(2) + descriptor[_CHECKSUM.stop :]
-            got = crc32c(superblock.seed, struct.pack("<I", group) + cleared) & 0xFFFF
-            expected = int.from_bytes(descriptor[_CHECKSUM], "little")
-            if got != expected:
-                raise CorruptError(f"{where}: expected checksum {expected:#x}, got {got:#x}")
-        table = int.from_bytes(descriptor[8:12], "little")
-        if superblock.descriptor_bytes >= DESCRIPTOR_64BIT_BYTES_MIN:
-            table |= int.from_bytes(descriptor[0x28:0x2C], "little") << 32
-        table_bytes = superblock.group_inodes * superblock.inode_bytes
-        place = table * superblock.block_bytes
-        if table == 0 or place + table_bytes > superblock.blocks * superblock.block_bytes:
-            raise CorruptError(f"{where}: its inode table at block {table} leaves the volume")
-        return place
 
-    def _descriptor_block(self, number: int) -> int:
-        """Where the block is that holds the descriptors' `number`th part."""
-        superblock = self.superblock
-        meta = superblock.incompatible & Incompatible.META_GROUPS
-        if not meta or number < superblock.first_meta_group:
-            own = 1 if superblock.block_bytes == 1024 else 0
-            return own + 1 + number
-        group = number * (superblock.block_bytes // superblock.descriptor_bytes)
-        after = 1 if _has_superblock(superblock, group) else 0
-        if superblock.block_bytes == 1024 and number == 0 and superblock.first_block == 0:
-            after += 1
-        return superblock.first_block + group * superblock.group_blocks + after
+def _read_inode(
+    superblock: Superblock,
+    place: Callable[[int], int],
+    batch: Callable[[int], bytes],
+    number: int,
+) -> Inode:
+    if not 0 < number <= superblock.inodes:
+        raise CorruptError(
+            f"ext inode {number}: expected a number up to {superblock.inodes}, it is beyond"
+        )
+    group, index = divmod(number - 1, superblock.group_inodes)
+    at = place(group) + index * superblock.inode_bytes
+    end = at + superblock.inode_bytes
+    content = b""
+    while len(content) < superblock.inode_bytes:
+        first = at + len(content)
+        skipped = first % BATCH_BYTES
+        part = batch(first - skipped)[skipped : skipped + end - first]
+        if not part:
+            raise CorruptError(f"ext inode {number}: it lies beyond the volume")
+        content += part
+    return parse_inode(content, number, superblock)
+
+
+def _read_place(volume: Image, superblock: Superblock, group: int) -> int:
+    """Where a group's inode table begins."""
+    where = f"ext group {group}"
+    if group >= superblock.groups:
+        raise CorruptError(f"{where}: expected less than {superblock.groups} groups")
+    per_block = superblock.block_bytes // superblock.descriptor_bytes
+    number = _descriptor_block(superblock, group // per_block)
+    at = group % per_block * superblock.descriptor_bytes
+    descriptor = _read_block(volume, superblock, number, where)[
+        at : at + superblock.descriptor_bytes
+    ]
+    if superblock.seed is not None:
+        cleared = descriptor[: _CHECKSUM.start] + bytes(2) + descriptor[_CHECKSUM.stop :]
+        got = crc32c(superblock.seed, struct.pack("<I", group) + cleared) & 0xFFFF
+        expected = int.from_bytes(descriptor[_CHECKSUM], "little")
+        if got != expected:
+            raise CorruptError(f"{where}: expected checksum {expected:#x}, got {got:#x}")
+    table = int.from_bytes(descriptor[8:12], "little")
+    if superblock.descriptor_bytes >= DESCRIPTOR_64BIT_BYTES_MIN:
+        table |= int.from_bytes(descriptor[0x28:0x2C], "little") << 32
+    table_bytes = superblock.group_inodes * superblock.inode_bytes
+    place = table * superblock.block_bytes
+    if table == 0 or place + table_bytes > superblock.blocks * superblock.block_bytes:
+        raise CorruptError(f"{where}: its inode table at block {table} leaves the volume")
+    return place
+
+
+def _descriptor_block(superblock: Superblock, number: int) -> int:
+    """Where the block is that holds the descriptors' `number`th part."""
+    meta = superblock.incompatible & Incompatible.META_GROUPS
+    if not meta or number < superblock.first_meta_group:
+        own = 1 if superblock.block_bytes == 1024 else 0
+        return own + 1 + number
+    group = number * (superblock.block_bytes // superblock.descriptor_bytes)
+    after = 1 if _has_superblock(superblock, group) else 0
+    if superblock.block_bytes == 1024 and number == 0 and superblock.first_block == 0:
+        after += 1
+    return superblock.first_block + group * superblock.group_blocks + after
 
 
 def _has_superblock(superblock: Superblock, group: int) -> bool:
