@@ -4,11 +4,13 @@ Three instants, a minute apart; the volume holds what Windows would not take and
 out of it. Further instants appear while it runs, on SIGUSR1.
 """
 
+import random
 import signal
 import struct
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from stat import S_IFBLK, S_IFREG
 
@@ -29,6 +31,8 @@ ODD_NAMES = (
     b"a:b", b'quote"', b"question?", b"trailing dot.", b"trailing space ", b"CON", b"nul.txt",
     b"Makefile", b"makefile", b"MAKEFILE", b"back\\slash", b"tab\t", b"latin-\xe9", "ü".encode(),
 )  # fmt: skip
+INSTANTS = 3
+REPORT_BYTES = 1 << 20
 HUGE_BYTES = 5 << 30
 HUGE_RUNS = {0: b"first", (4 << 30) + 7: b"beyond four"}
 
@@ -53,6 +57,12 @@ class NtfsFile(MemoryFile):
         xattrs = {b"system.ntfs_attrib": flags, b"system.ntfs_acl": descriptor(reader),
                   b"user.Zone.Identifier": b"[ZoneTransfer]\r\nZoneId=3\r\n"}  # fmt: skip
         super().__init__(name, content, xattrs=xattrs)
+
+
+@cache
+def report(number: int) -> bytes:
+    """A large report of one instant."""
+    return random.Random(number).randbytes(REPORT_BYTES)
 
 
 class Device(MemoryFile):
@@ -83,7 +93,9 @@ def volume(disk: Image, identity: bytes, time_ns: int) -> Folder:
         b"root": MemoryLink(identity + b"root", b"/etc/passwd"),
         b"other": MemoryLink(identity + b"other", b"../../../2024-05-01T10-00-00Z/disk.img"),
     }
+    large = report(int(said.split()[-1]))
     docs: dict[bytes, Node] = {
+        b"large.bin": MemoryFile(identity + b"large", large),
         b"report.txt": NtfsFile(identity + b"report", said),
         b"secret.txt": NtfsFile(identity + b"secret", b"for one alone", SOMEBODY_ELSE),
     }
@@ -136,7 +148,7 @@ def seal(history: MemoryHistory, number: int) -> None:
 def main() -> int:
     state, port, rights, *administrators = sys.argv[1:]
     history = MemoryHistory(TEN + 3600 * SECOND_NS)
-    for number in range(3):
+    for number in range(INSTANTS):
         seal(history, number)
 
     def grow(_number: int, _frame: object) -> None:

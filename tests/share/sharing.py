@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -91,6 +92,15 @@ class Share(NamedTuple):
     def smbd(self) -> int:
         """The process id of the server's first process."""
         return int((self.settings.state / "pid" / "smbd.pid").read_text())
+
+
+def until_true(seen: Callable[[], bool]) -> bool:
+    """Whether something comes true in good time."""
+    for _ in range(SECONDS * 5):
+        if seen():
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def check_tools() -> None:

@@ -54,6 +54,8 @@ def test_what_is_shown_leads_back(name: bytes):
 @example([b"a", b"A", b"a (2)", b"A (2)"])
 @example([b"x.txt", b"X.TXT", b"x (2).txt"])
 @example([b"a:b", "a\uf022b".encode()])
+@example([b":", ":\uf02a".encode()])
+@example([b"CON", b"con", "CON\uf02a".encode()])
 def test_a_folders_names_are_distinct_without_case_and_lead_back(folder: list[bytes]):
     """As the view looks them up: exactly what is meant first, then without case."""
     shown = distinct_names(folder)

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.share.sharing import READER, SECONDS, Share, open_folder, sharing_memory
+from tests.share.sharing import READER, SECONDS, Share, open_folder, sharing_memory, until_true
 from tests.share.wire import SMBException
 from timefs.mount.fuse.mounting import detach
 from timefs.mount.points import mount_at
@@ -37,14 +36,6 @@ def processes_of(share: Share) -> list[int]:
         if os.fsencode(share.settings.configuration) in arguments:
             found.append(int(process.name))
     return found
-
-
-def until_none(share: Share) -> bool:
-    for _ in range(SECONDS * 10):
-        if not processes_of(share):
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def reading_fails(share: Share, end: Callable[[], None]) -> None:
@@ -104,7 +95,7 @@ def test_the_mount_killed_is_an_error_and_the_next_start_is_clean(folder: Path):
             with again.tree("vm1") as connected:
                 assert connected.read("disk.img").startswith(b"FS:")
             assert again.stop() == 0
-            assert until_none(again)
+            assert until_true(lambda: not processes_of(again))
             assert mount_at(again.settings.mountpoint) is None
 
 

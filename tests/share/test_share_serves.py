@@ -3,14 +3,20 @@
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from tests.share.serve_memory import HUGE_RUNS, ODD_NAMES
-from tests.share.sharing import ADMINISTRATOR, READER, Share, open_folder, sharing_memory
+from tests.share.sharing import (
+    ADMINISTRATOR,
+    READER,
+    Share,
+    open_folder,
+    sharing_memory,
+    until_true,
+)
 from tests.share.wire import SMBResponseException
 from timefs.share.names import to_windows
 from timefs.share.view import Rights
@@ -129,22 +135,13 @@ def test_links_devices_and_dots_lead_nowhere_out_of_a_volume(share: Share, tmp_p
         assert not copy.exists(), said
 
 
-def until(seen: Callable[[], bool]) -> bool:
-    """Whether something comes true in good time."""
-    for _ in range(100):
-        if seen():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def test_a_connected_client_sees_new_instants_and_new_machines(share: Share):
     report = r"disk\docs\report.txt"
     with share.tree("vm1") as connected:
         assert connected.read(report) == b"report of instant 2"
         share.process.send_signal(signal.SIGUSR1)
-        assert until(lambda: connected.read(report) == b"report of instant 3")
-    assert until(lambda: "vm2" in share.listed(READER))
+        assert until_true(lambda: connected.read(report) == b"report of instant 3")
+    assert until_true(lambda: "vm2" in share.listed(READER))
     with share.tree("vm2") as fresh:
         assert fresh.read("notes.txt") == b"a new machine"
 

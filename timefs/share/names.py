@@ -18,7 +18,7 @@ Source: linux/fs/smb/client/cifs_unicode.h, SFM_…; Microsoft, Naming Files, Pa
 """
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from itertools import count
 from typing import Final
 
@@ -68,24 +68,36 @@ def folded(shown: bytes) -> bytes:
 
 
 def distinct_names(names: Iterable[bytes]) -> dict[bytes, bytes]:
-    """The shown name of each name of a folder, in the same order, no two of them alike."""
+    """The shown name of each name of a folder, in the same order, no two of them alike.
+
+    What is shown leads back by `from_windows`, or where that names nothing, without case.
+    """
     shown = {name: to_windows(name) for name in names}
-    taken: dict[bytes, bytes] = {}
+    taken: set[bytes] = set()
     alike: list[bytes] = []
     for name, mapped in shown.items():
-        first = taken.setdefault(folded(mapped), name)
-        if first != name:
-            if shown[first] == mapped and from_windows(mapped) == name:
-                taken[folded(mapped)], name = name, first  # noqa: PLW2901 - see from_windows
+        place = folded(mapped)
+        if place in taken or _means_another(mapped, name, shown):
             alike.append(name)
+        else:
+            taken.add(place)
     for name in alike:
-        shown[name] = _numbered(shown[name], taken)
-        taken[folded(shown[name])] = name
+        shown[name] = _numbered(name, shown, taken)
+        taken.add(folded(shown[name]))
     return shown
 
 
-def _numbered(shown: bytes, taken: Container[bytes]) -> bytes:
-    stem, dot, suffix = shown.rpartition(b".")
-    stem, ending = (stem, dot + suffix) if stem else (shown, b"")
-    names = (b"%b (%d)%b" % (stem, number, ending) for number in count(2))
-    return next(name for name in names if folded(name) not in taken)
+def _means_another(mapped: bytes, name: bytes, names: Container[bytes]) -> bool:
+    """Whether a name shown so would be taken for another one of the folder."""
+    meant = from_windows(mapped)
+    return meant != name and meant in names
+
+
+def _numbered(name: bytes, shown: Mapping[bytes, bytes], taken: Container[bytes]) -> bytes:
+    stem, dot, suffix = shown[name].rpartition(b".")
+    stem, ending = (stem, dot + suffix) if stem else (shown[name], b"")
+    for number in count(2):
+        numbered = b"%b (%d)%b" % (stem, number, ending)
+        if folded(numbered) not in taken and not _means_another(numbered, name, shown):
+            return numbered
+    raise AssertionError
