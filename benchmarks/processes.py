@@ -97,6 +97,11 @@ class Served:
                 raise RuntimeError(f"{self._process.args}: never served anything")
             time.sleep(0.002)
 
+    @property
+    def pid(self) -> int:
+        """The program's process."""
+        return self._process.pid
+
     def cost(self) -> Cost:
         """What it took so far; seconds are not counted."""
         path = Path(f"/proc/{self._process.pid}")
