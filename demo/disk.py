@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,14 +94,24 @@ def in_volume(folder: Path, generation: int) -> None:
     """Mount the partition's file, change it, unmount."""
     mounted = folder / "volume"
     mounted.mkdir(exist_ok=True)
-    run("ntfs-3g", "-o", "big_writes,noatime", folder / "partition.raw", mounted)
+    options = "big_writes,noatime,no_detach"
+    server = subprocess.Popen(
+        ["ntfs-3g", "-o", options, folder / "partition.raw", mounted],
+        start_new_session=True,  # Ctrl-C is for us, who then unmount
+    )
     try:
+        while not mounted.is_mount():
+            if server.poll() is not None:
+                sys.exit("demo: ntfs-3g cannot mount; see its message above")
+            time.sleep(0.01)
         if generation == 0:
             fill(mounted)
         change(mounted, generation)
         note_sums(mounted, folder / f"sums.{generation}")
     finally:
-        run("umount", mounted)
+        if server.poll() is None:
+            run("umount", mounted)
+        server.wait(60)  # only then is all of it in the file
 
 
 def write_changes(folder: Path) -> None:

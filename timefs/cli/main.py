@@ -127,8 +127,12 @@ def main() -> None:
 def _run(arguments: list[str], *, as_json: bool) -> int:
     """Run one command; answers the exit code."""
     try:
-        code: Any = cli.main(arguments, "timefs", standalone_mode=False)
+        with cli.make_context("timefs", arguments) as context:
+            cli.invoke(context)
         sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as done:  # --help and --version have said all
+        return done.exit_code
     except TimefsError as caught:
         error = caught
     except click.UsageError as caught:
@@ -136,14 +140,12 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         error = UsageError(caught.format_message().rstrip(".") + hint)
     except click.ClickException as caught:
         error = TimefsError(caught.format_message())
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         error = InterruptError("interrupted; earlier instants are untouched")
     except BrokenPipeError:  # the reader has what it wanted
         return 1
     except OSError as caught:
         error = translate(caught, str(caught.filename or "standard output"))
-    else:
-        return code if isinstance(code, int) else 0
     click.echo(error_line(error, as_json=as_json), err=True)
     return error.exit_code
 
