@@ -53,6 +53,10 @@ def create_repository(root: Path) -> None:
         present = next(root.iterdir(), None)
         with suppress(PermissionError):  # a parent that only lets through
             sync_folder(root.parent)
+    except FileExistsError as error:
+        raise ExistsError(
+            f"{root}: expected an empty or new directory, found a file; name another"
+        ) from error
     except OSError as error:
         raise translate(error, str(root)) from error
     if present is not None:

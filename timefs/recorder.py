@@ -8,13 +8,17 @@ untouched, and what was sealed serves the next run as duplicates.
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from capture.rescan import Scan, Source
 from store.digestmap import DigestMap
 from store.errors import TimefsError, UsageError
 from store.history import FileKind
 from store.repository import FILE_KINDS, KnownFile, MachineState, Repository
+from timefs.times import spell
+
+NAME_BYTES_MAX: Final = 255
+"""Of a machine or a file, in UTF-8: what Linux allows."""
 
 log = logging.getLogger(__name__)
 
@@ -90,18 +94,27 @@ def record(repository: Repository, order: Order, progress: Progress) -> Recorded
             source.close()
 
 
+def _usable(name: str) -> bool:
+    """Whether a name can be shown, typed and looked up everywhere; what is no text cannot."""
+    printable = name.isprintable() and "/" not in name
+    return printable and 0 < len(name.encode(errors="surrogateescape")) <= NAME_BYTES_MAX
+
+
 def _check_names(order: Order) -> None:
-    if not order.machine or "/" in order.machine or order.machine.startswith(("@", ".")):
+    if not _usable(order.machine) or order.machine.startswith(("@", ".")):
         raise UsageError(
-            f"{order.machine!r}: a machine's name is not empty, has no / and starts with "
-            f"neither @ nor a dot"
+            f"{order.machine!a}: not usable as a machine's name: expected up to {NAME_BYTES_MAX} "
+            f"bytes of printable text without /, that starts with neither @ nor a dot"
         )
     if not order.sources and not order.drop:
         raise UsageError(f"{order.machine}: expected at least one file to capture or to drop")
     seen: dict[str, Path] = {}
     for name, path in order.sources:
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
-            raise UsageError(f"{name!r}: not usable as a file's name; give NAME=PATH")
+        if not _usable(name) or name in (".", ".."):
+            raise UsageError(
+                f"{name!a}: not usable as a file's name: expected up to {NAME_BYTES_MAX} bytes of "
+                f"printable text without /; give another as NAME=PATH"
+            )
         if name in seen:
             raise UsageError(
                 f"{seen[name]} and {path} would both be {name}; give one of them as NAME=PATH"
@@ -176,12 +189,12 @@ def _time(repository: Repository, order: Order, state: MachineState) -> int:
     now_ns = repository.now_ns()
     time_ns = now_ns if order.at_ns is None else order.at_ns
     if time_ns > now_ns:
-        raise UsageError(f"{order.machine}: expected a time not after now")
+        raise UsageError(f"{order.machine}: expected a time not after now, got {spell(time_ns)}")
     if state.newest_ns is not None and time_ns <= state.newest_ns:
-        what = "--at" if order.at_ns is not None else "this host's clock"
+        what = "" if order.at_ns is not None else " from this host's clock; set it right, or wait"
         raise UsageError(
-            f"{order.machine}: expected a time after its newest instant, {what} is not; "
-            f"history is imported in order"
+            f"{order.machine}: expected a time after its newest instant, "
+            f"{spell(state.newest_ns, exact=True)}, got {spell(time_ns, exact=True)}{what}"
         )
     return time_ns
 

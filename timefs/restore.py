@@ -8,6 +8,7 @@ is made that leads out of what is restored. One thread.
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -92,7 +93,10 @@ class Restore:
         if isinstance(node, Folder):
             self._tree(node, target)
         else:
-            self._file(node, target, 0)
+            try:
+                self._file(node, target, 0)
+            except TimefsError as error:
+                raise _at(target, error) from error
         return Restored(target, self._files, self._folders, self._written_bytes, self._failed)
 
     def _tree(self, folder: Folder, target: Path) -> None:
@@ -149,7 +153,8 @@ class Restore:
         except OSError as error:
             raise translate(error, str(target)) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
         self._files += 1
 
     def _check_free(self, target: Path) -> None:

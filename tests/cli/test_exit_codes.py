@@ -71,7 +71,11 @@ def test_3_incomplete(made: Place):
     with disk.open("wb") as file:
         file.write(os.urandom(64 << 20))
     writer = subprocess.Popen(
-        ["sh", "-c", "while printf x | dd of=busy bs=1 seek=5 conv=notrunc status=none; do :; done"],
+        [
+            "sh",
+            "-c",
+            "while printf x | dd of=busy bs=1 seek=5 conv=notrunc status=none; do :; done",
+        ],
         cwd=made.folder,
     )
     try:

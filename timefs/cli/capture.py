@@ -20,7 +20,7 @@ def named_source(argument: str) -> NamedSource:
     name, equals, path = argument.partition("=")
     if equals and "/" not in name and not Path(argument).exists():
         return NamedSource(name, Path(path))
-    return NamedSource(Path(argument).name, Path(argument))
+    return NamedSource(Path(argument).absolute().name, Path(argument))
 
 
 def imported_ns(spelling: str, now_ns: int) -> int:

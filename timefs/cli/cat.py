@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from store.errors import IsFolderError
-from timefs.cli.session import Session, pass_session
+from timefs.cli.session import Session, about, pass_session
 from timefs.tree import Leaf
 
 STEP_BYTES: Final = 4 << 20
@@ -24,9 +24,10 @@ def cat(session: Session, path: str) -> None:
     node = session.node(session.open(), path)
     if not isinstance(node, Leaf):
         raise IsFolderError(f"{path}: expected a file; `timefs ls` lists a folder")
-    image = node.open()
-    buffer = memoryview(bytearray(min(STEP_BYTES, image.size)))
-    for offset in range(0, image.size, STEP_BYTES):
-        piece = buffer[: image.size - offset]
-        image.read_into(offset, piece)
-        sys.stdout.buffer.write(piece)
+    with about(path):
+        image = node.open()
+        buffer = memoryview(bytearray(min(STEP_BYTES, image.size)))
+        for offset in range(0, image.size, STEP_BYTES):
+            piece = buffer[: image.size - offset]
+            image.read_into(offset, piece)
+            sys.stdout.buffer.write(piece)

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 import click
 
 from store.errors import TimefsError
-from timefs.cli.session import Session, human_bytes, kind_of, pass_session, rfc3339, shown_name
+from timefs.cli.session import (
+    Session,
+    about,
+    human_bytes,
+    kind_of,
+    pass_session,
+    rfc3339,
+    shown_name,
+)
 from timefs.tree import Entry, Folder, descend
 
 
@@ -37,11 +45,9 @@ def ls(session: Session, path: str, recursive: bool, long: bool) -> None:
         if not isinstance(node, Folder):
             yield Entry(path.strip("/").encode(errors="surrogateescape"), node)
             return
-        try:
+        with about(path or "/"):
             for each in descend(node, failed=tell) if recursive else node.entries():
                 yield Entry(*each)
-        except TimefsError as error:
-            tell(b"", error)
 
     for entry in entries():
         try:

@@ -130,14 +130,13 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         with cli.make_context("timefs", arguments) as context:
             cli.invoke(context)
         sys.stdout.flush()
-        return 0
     except click.exceptions.Exit as done:  # --help and --version have said all
         return done.exit_code
     except TimefsError as caught:
         error = caught
     except click.UsageError as caught:
         hint = f"; see `{caught.ctx.command_path} --help`" if caught.ctx else ""
-        error = UsageError(caught.format_message().rstrip(".") + hint)
+        error = UsageError(caught.format_message().rstrip(".?") + hint)
     except click.ClickException as caught:
         error = TimefsError(caught.format_message())
     except KeyboardInterrupt:
@@ -146,6 +145,8 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         return 1
     except OSError as caught:
         error = translate(caught, str(caught.filename or "standard output"))
+    else:
+        return 0
     click.echo(error_line(error, as_json=as_json), err=True)
     return error.exit_code
 

@@ -6,7 +6,8 @@ results and errors, sizes for people. Used by every command. Main thread only.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -84,6 +85,15 @@ class Session:
             except NotFoundError as error:
                 raise NotFoundError(f"{'/'.join(reached)}: {error}") from error
         return node
+
+
+@contextmanager
+def about(path: str) -> Generator[None]:
+    """Errors that come up in here are about a path, and begin with it."""
+    try:
+        yield
+    except TimefsError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def path_names(path: str) -> list[str]:

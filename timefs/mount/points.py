@@ -67,6 +67,7 @@ def check_mountpoint(mountpoint: Path, repository: Path) -> None:
     """
     try:
         is_folder = S_ISDIR(mountpoint.stat().st_mode)
+        os.statvfs(mountpoint)  # which the kernel never answers for a server that has died
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise BusyError(
