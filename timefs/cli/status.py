@@ -14,7 +14,11 @@ from timefs.share.health import health
 @click.option("--state", metavar="DIR", help="The private folder of the share, if it is another.")
 @pass_session
 def status(session: Session, state: str | None) -> None:
-    """Say what is well and what is not; exit code 3 if the share runs but cannot be used."""
+    """Say what is well and what is not; exit code 3 if the share runs but cannot be used.
+
+    Example:
+      timefs status
+    """
     with closing(session.open()) as repository:
         for machine in repository.machines():
             newest = rfc3339(repository.latest(machine).time_ns)
