@@ -44,3 +44,5 @@ fuzz: prepare     ## 100,000 mutated images into every parser (hours)
 bench: prepare    ## us beside the peers, medians and ratios; a quiet machine and root
 	@setup/prepare setup/apt-bench
 	$(RUN)python benchmarks/peers.py
+	$(RUN)python benchmarks/aged.py
+	$(RUN)python benchmarks/bench_mount.py

@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from contenders import Contender, Shown, expect_big, expect_marker
 from guest import BIG, MARKER
@@ -25,6 +26,7 @@ Figures = dict[str, float]
 def read_round(contender: Contender) -> Figures:
     """One round: figure by name."""
     figures: Figures = {}
+    size = contender.workload.size
     evict(*contender.caches())
     start = time.perf_counter()
     with contender.mounted(GENERATION) as shown:
@@ -38,11 +40,11 @@ def read_round(contender: Contender) -> Figures:
         figures["seq warm MiB/s"], figures["seq CPU s/GiB"] = speed, cpu_seconds
         for jobs in (1, 4):
             before = shown.served.cost().cpu_seconds
-            iops, p50, p99, count = random_reads(contender, shown.disk, jobs)
+            read = fio_reads(shown.disk, jobs, size // 8, size // 2)
             spent = shown.served.cost().cpu_seconds - before
-            figures[f"random x{jobs} IOPS"] = iops
-            figures[f"x{jobs} p50 us"], figures[f"x{jobs} p99 us"] = p50, p99
-            figures[f"x{jobs} CPU us"] = spent / count * 1e6
+            figures[f"random x{jobs} IOPS"] = read.iops
+            figures[f"x{jobs} p50 us"], figures[f"x{jobs} p99 us"] = read.p50_us, read.p99_us
+            figures[f"x{jobs} CPU us"] = spent / read.count * 1e6
         figures["RSS MiB"] = shown.served.cost().rss_bytes / (1 << 20)
     copy = contender.folder / "copy"
     for name, label in ((MARKER, "5 KiB file"), (BIG, "big file")):
@@ -59,34 +61,46 @@ def read_round(contender: Contender) -> Figures:
 
 def sequential(contender: Contender, shown: Shown) -> tuple[float, float]:
     """MiB/s, and the server's CPU seconds a GiB, of an eighth of the disk from an eighth on."""
-    length = contender.workload.size // 8
+    part = contender.workload.size // 8
     before = shown.served.cost().cpu_seconds
-    descriptor = os.open(shown.disk, os.O_RDONLY)
+    speed, done = read_through(shown.disk, part, part)
+    spent = shown.served.cost().cpu_seconds - before
+    return speed, spent / done * (1 << 30)
+
+
+def read_through(path: Path, offset: int, length: int) -> tuple[float, int]:
+    """MiB/s and bytes of reading in order by 1 MiB, cut when it has taken too long."""
+    descriptor = os.open(path, os.O_RDONLY)
     buffer = bytearray(1 << 20)
     done = 0
     start = time.perf_counter()
     while done < length and time.perf_counter() - start < SEQUENTIAL_SECONDS:
-        done += os.preadv(descriptor, [buffer], length + done)
+        done += os.preadv(descriptor, [buffer], offset + done)
     seconds = time.perf_counter() - start
     os.close(descriptor)
-    spent = shown.served.cost().cpu_seconds - before
-    return done / seconds / (1 << 20), spent / done * (1 << 30)
+    return done / seconds / (1 << 20), done
 
 
-def random_reads(
-    contender: Contender, disk: Path, jobs: int, size: int = 0, offset: int = 0
-) -> tuple[float, float, float, int]:
-    """IOPS, median and 99th percentile in us, and the number, of 4 KiB direct reads."""
-    size = size or contender.workload.size
-    named = str(disk).replace(":", "\\:")  # fio takes a colon for the end of a name
+class Reads(NamedTuple):
+    """What fio says of reads: per second, latencies in us, and how many there were."""
+
+    iops: float
+    p50_us: float
+    p99_us: float
+    count: int
+
+
+def fio_reads(path: Path, jobs: int, offset: int, length: int) -> Reads:
+    """4 KiB direct reads at random in a stretch of a file."""
+    named = str(path).replace(":", "\\:")  # fio takes a colon for the end of a name
     command = [
         *("fio", "--name=a", f"--filename={named}", "--rw=randread", "--bs=4k", "--direct=1"),
         *("--ioengine=psync", "--thread", f"--numjobs={jobs}", f"--runtime={RANDOM_SECONDS}"),
         *("--time_based", "--group_reporting", "--output-format=json", "--readonly"),
-        *(f"--offset={offset or size // 8}", f"--size={size // 2}", "--randrepeat=0"),
+        *(f"--offset={offset}", f"--size={length}", "--randrepeat=0"),
     ]
     done = subprocess.run(command, capture_output=True, check=True, timeout=120)
     read = json.loads(done.stdout[done.stdout.index(b"{") :])["jobs"][0]["read"]
     percentile = read["clat_ns"]["percentile"]
-    p50, p99 = percentile["50.000000"] / 1e3, percentile["99.000000"] / 1e3
-    return read["iops"], p50, p99, read["total_ios"]
+    p50_us, p99_us = percentile["50.000000"] / 1e3, percentile["99.000000"] / 1e3
+    return Reads(read["iops"], p50_us, p99_us, read["total_ios"])
