@@ -7,8 +7,10 @@ returns. Thread-safe and process-safe.
 
 import errno
 import os
+import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Final
 
 from store.errors import (
     DamagedError,
@@ -20,6 +22,9 @@ from store.errors import (
     TimefsError,
 )
 from store.pack import pack_name
+
+OPEN_MAX: Final = 128
+"""Objects that a directory backend keeps open for reading."""
 
 
 class Backend(ABC):
@@ -71,6 +76,10 @@ class Backend(ABC):
             DamagedError: it is shorter than that.
         """
 
+    @abstractmethod
+    def forget(self, name: str) -> None:
+        """Look for an object anew at its next read: it was damaged and may be put back."""
+
 
 def translate(error: OSError, where: str) -> TimefsError:
     """An operating-system error as one of ours."""
@@ -92,6 +101,8 @@ class DirectoryBackend(Backend):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._open: dict[str, _OpenFile] = {}
+        self._lock = threading.Lock()
         self._durable: set[Path] = set()
         """Folders whose names this process knows to be durable."""
 
@@ -180,26 +191,51 @@ class DirectoryBackend(Backend):
             raise translate(error, str(self.root / name)) from error
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        path = f"{self.root}/{name}"
+        opened = self._open.get(name)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                content = os.pread(descriptor, length, offset)
-                while 0 < len(content) < length:
-                    more = os.pread(descriptor, length - len(content), offset + len(content))
-                    if not more:
-                        break
-                    content += more
-            finally:
-                os.close(descriptor)
+            if opened is None:
+                opened = self._opened(name)
+            content = os.pread(opened.descriptor, length, offset)
+            while 0 < len(content) < length:
+                more = os.pread(opened.descriptor, length - len(content), offset + len(content))
+                if not more:
+                    break
+                content += more
         except OSError as error:
-            raise translate(error, path) from error
+            self.forget(name)
+            raise translate(error, f"{self.root}/{name}") from error
         if len(content) != length:
+            self.forget(name)
             raise DamagedError(
-                f"{path}: expected {length} bytes at {offset}, got {len(content)}; "
+                f"{self.root}/{name}: expected {length} bytes at {offset}, got {len(content)}; "
                 f"run `timefs check`"
             )
         return content
+
+    def _opened(self, name: str) -> "_OpenFile":
+        """Open an object; it stays open while few others were opened since."""
+        opened = _OpenFile(os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        with self._lock:
+            self._open[name] = opened
+            if len(self._open) > OPEN_MAX:
+                del self._open[next(iter(self._open))]
+        return opened
+
+    def forget(self, name: str) -> None:
+        with self._lock:
+            self._open.pop(name, None)
+
+
+class _OpenFile:
+    """A descriptor that is closed when the last who reads from it lets go."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 def sync_folder(folder: Path) -> None:

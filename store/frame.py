@@ -63,7 +63,7 @@ def encode_frame(plain: bytes) -> Frame:
     return Frame(packed, blocks, Codec.ZSTD, checksum(packed))
 
 
-def decode_frame(stored: bytes, blocks: int, codec: int, expected: int, where: str) -> bytes:
+def decode_frame(stored: bytes, blocks: int, codec: int, expected: int) -> bytes:
     """The blocks of a frame, verified.
 
     Raises:
@@ -71,7 +71,7 @@ def decode_frame(stored: bytes, blocks: int, codec: int, expected: int, where: s
     """
     got = checksum(stored)
     if got != expected:
-        raise DamagedError(f"{where}: checksum: expected {expected:016x}, got {got:016x}")
+        raise DamagedError(f"checksum: expected {expected:016x}, got {got:016x}")
     if codec == Codec.RAW:
         plain = stored
     elif codec == Codec.ZSTD:
@@ -81,11 +81,9 @@ def decode_frame(stored: bytes, blocks: int, codec: int, expected: int, where: s
         try:
             plain = decompressor.decompress(stored, max_output_size=blocks * BLOCK_BYTES)
         except zstandard.ZstdError as error:
-            raise DamagedError(f"{where}: zstd: {error}") from error
+            raise DamagedError(f"zstd: {error}") from error
     else:
-        raise DamagedError(f"{where}: codec: expected 0 or 1, got {codec}")
+        raise DamagedError(f"codec: expected 0 or 1, got {codec}")
     if len(plain) != blocks * BLOCK_BYTES:
-        raise DamagedError(
-            f"{where}: expected {blocks * BLOCK_BYTES} bytes decoded, got {len(plain)}"
-        )
+        raise DamagedError(f"expected {blocks * BLOCK_BYTES} bytes decoded, got {len(plain)}")
     return plain

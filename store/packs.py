@@ -5,6 +5,7 @@ frames). Used by the index, transactions, images of instants and check. Thread-s
 """
 
 import threading
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import suppress
@@ -27,8 +28,14 @@ from store.pack import (
 )
 from store.row import BLOCK_BYTES, DIGEST_BYTES
 
-TABLES_FRAMES_MAX: Final = 1 << 17
-"""Frames whose places are kept, about 200 bytes each."""
+TABLES_FRAMES_MAX: Final = 1 << 20
+"""Frames whose places are kept, 25 bytes each."""
+
+DIGEST_PAGE: Final = 256
+"""Digests that are read together to prove rows."""
+
+DIGEST_PAGES_MAX: Final = 2048
+"""Such pages kept: 8 MiB."""
 
 CACHE_BYTES: Final = 64 << 20
 """Decoded frames kept."""
@@ -37,13 +44,14 @@ CACHE_BYTES: Final = 64 << 20
 class FrameTable(NamedTuple):
     """Where a pack's slots lie."""
 
+    name: str
     envelope: Envelope
-    first_slots: list[int]
+    first_slots: "array[int]"
     """First slot of each frame, and the number of all slots at the end."""
-    offsets: list[int]
-    stored_bytes: list[int]
-    codecs: list[int]
-    checksums: list[int]
+    offsets: "array[int]"
+    stored_bytes: "array[int]"
+    codecs: bytes
+    checksums: "array[int]"
 
 
 class Footer(NamedTuple):
@@ -79,7 +87,8 @@ class PackReader:
         self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[int, int], FrameTable] = OrderedDict()
         self._tables_frames = 0
-        self._frames: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._digests: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._frames_bytes = 0
 
     def footer(self, writer: int, number: int) -> Footer:
@@ -246,12 +255,40 @@ class PackReader:
         Raises:
             DamagedError: it does not: the place or the check is wrong.
         """
-        got = row_check(self.digests(writer, number, slot, count))
+        got = row_check(self._kept_digests(writer, number, slot, count))
         if got != check and row_check(self.made_digests(writer, number, slot, count)) != check:
             raise DamagedError(
                 f"pack {pack_name(writer, number)}: slots {slot} to {slot + count}: row check: "
                 f"expected {check:08x}, got {got:08x}; run `timefs check`"
             )
+
+    def _kept_digests(self, writer: int, number: int, slot: int, count: int) -> bytes:
+        """What `digests` gives, from whole pages of them; kept, for neighbours are asked next."""
+        first, last = slot // DIGEST_PAGE, (slot + count - 1) // DIGEST_PAGE
+        pages = [self._digest_page(writer, number, page) for page in range(first, last + 1)]
+        start = (slot - first * DIGEST_PAGE) * DIGEST_BYTES
+        found = b"".join(pages)[start : start + count * DIGEST_BYTES]
+        if len(found) < count * DIGEST_BYTES:
+            return self.digests(writer, number, slot, count)  # which says what is wrong
+        return found
+
+    def _digest_page(self, writer: int, number: int, page: int) -> bytes:
+        key = (writer, number, page)
+        with self._lock:
+            kept = self._digests.get(key)
+            if kept is not None:
+                self._digests.move_to_end(key)
+                return kept
+        envelope = self.table(writer, number).envelope
+        slots = envelope.digests_bytes // DIGEST_BYTES
+        first = page * DIGEST_PAGE
+        count = max(0, min(DIGEST_PAGE, slots - first))
+        content = self.digests(writer, number, first, count) if count else b""
+        with self._lock:
+            self._digests[key] = content
+            if len(self._digests) > DIGEST_PAGES_MAX:
+                self._digests.popitem(last=False)
+        return content
 
     def read_into(self, writer: int, number: int, address: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of consecutive slots; `address` is slot x 4096 + offset.
@@ -259,31 +296,33 @@ class PackReader:
         Raises:
             DamagedError: a frame's stored bytes are wrong or missing.
         """
-        first_slots = self.table(writer, number).first_slots
+        table = self.table(writer, number)
+        first_slots = table.first_slots
         if address + len(buffer) > first_slots[-1] * BLOCK_BYTES:
             raise DamagedError(
-                f"pack {pack_name(writer, number)}: bytes {address} to {address + len(buffer)}: "
+                f"pack {table.name}: bytes {address} to {address + len(buffer)}: "
                 f"expected at most {first_slots[-1] * BLOCK_BYTES}"
             )
         index = bisect_right(first_slots, address // BLOCK_BYTES) - 1
+        start = address - first_slots[index] * BLOCK_BYTES
         done = 0
         while done < len(buffer):
-            plain = self.frame(writer, number, index)
-            start = address + done - first_slots[index] * BLOCK_BYTES
-            count = min(len(plain) - start, len(buffer) - done)
-            buffer[done : done + count] = memoryview(plain)[start : start + count]
-            done += count
+            plain = self._frame(table, index)
+            part = memoryview(plain)[start : start + len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            done += len(part)
             index += 1
+            start = 0
 
-    def frame(self, writer: int, number: int, index: int) -> bytes:
+    def _frame(self, table: FrameTable, index: int) -> bytes:
         """The decoded blocks of a frame; kept while there is room."""
-        key = (writer, number, index)
+        key = (table.name, index)
         with self._lock:
             plain = self._frames.get(key)
             if plain is not None:
                 self._frames.move_to_end(key)
                 return plain
-        plain = self._decode(writer, number, index)
+        plain = self._decode(table, index)
         with self._lock:
             if key not in self._frames:
                 self._frames[key] = plain
@@ -292,14 +331,15 @@ class PackReader:
                     self._frames_bytes -= len(self._frames.popitem(last=False)[1])
         return plain
 
-    def _decode(self, writer: int, number: int, index: int) -> bytes:
-        table = self.table(writer, number)
-        name = pack_name(writer, number)
-        length = table.stored_bytes[index]
-        stored = self._read(name, table.offsets[index], length)
+    def _decode(self, table: FrameTable, index: int) -> bytes:
+        name, offset, length = table.name, table.offsets[index], table.stored_bytes[index]
+        stored = self._read(name, offset, length)
         blocks = table.first_slots[index + 1] - table.first_slots[index]
-        where = f"pack {name}: frame {index} at {table.offsets[index]}"
-        plain = decode_frame(stored, blocks, table.codecs[index], table.checksums[index], where)
+        try:
+            plain = decode_frame(stored, blocks, table.codecs[index], table.checksums[index])
+        except DamagedError as error:
+            self.backend.forget(name)
+            raise DamagedError(f"pack {name}: frame {index} at {offset}: {error}") from error
         self.statistics.decoded_bytes += len(plain)
         self.statistics.stored_bytes += length
         self.statistics.frames += 1
@@ -317,14 +357,16 @@ def missing(name: str) -> DamagedError:
 def frame_table(footer: Footer) -> FrameTable:
     """The frame table of a footer, with slots and offsets added up."""
     envelope = footer.envelope
-    where = f"pack {pack_name(envelope.writer, envelope.number)}"
-    table = decode_table(footer.table, envelope, where)
-    stored = table["stored_bytes"].astype(np.int64)
+    name = pack_name(envelope.writer, envelope.number)
+    table = decode_table(footer.table, envelope, f"pack {name}")
+    stored = table["stored_bytes"].astype(np.uint64)
+    slots = np.r_[0, np.cumsum(table["blocks"], dtype=np.uint32)]
     return FrameTable(
+        name,
         envelope,
-        [0, *np.cumsum(table["blocks"].astype(np.int64)).tolist()],
-        (ENVELOPE.size + np.cumsum(stored) - stored).tolist(),
-        stored.tolist(),
-        table["codec"].tolist(),
-        table["checksum"].tolist(),
+        array("I", slots.astype(np.uint32).tobytes()),
+        array("Q", (ENVELOPE.size + np.cumsum(stored) - stored).astype(np.uint64).tobytes()),
+        array("I", table["stored_bytes"].tobytes()),
+        table["codec"].tobytes(),
+        array("Q", table["checksum"].tobytes()),
     )
