@@ -231,9 +231,10 @@ class Check:
 
 
 def tables() -> list[str]:
-    """The index's tables."""
+    """The index's tables that the packs determine."""
     words = SCHEMA.split()
-    return [words[at + 1] for at, word in enumerate(words) if word == "EXISTS"]
+    named = [words[at + 1] for at, word in enumerate(words) if word == "EXISTS"]
+    return [table for table in named if table != "meta"]
 
 
 def hurt(repository: Repository, bad: BadSlots) -> Iterator[str]:

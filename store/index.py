@@ -16,7 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from store.errors import DamagedError, TimefsError
+from store.errors import DamagedError, NotFoundError, TimefsError
+from store.index_error import boot_id, index_error
 from store.index_follow import Follower, WriterState, passed
 from store.index_pages import page_runs
 from store.index_schema import INDEX_FORMAT, SCHEMA, decode_name
@@ -25,6 +26,9 @@ from store.packs import PackReader
 from store.run import Runs
 
 log = logging.getLogger(__name__)
+
+DIGEST_MAPS: Final = "digests"
+"""Folder of the digest maps beside the index: they stand on it and go with it."""
 
 SQLITE_CACHE_KIB: Final = 16 << 10
 BUSY_SECONDS: Final = 60
@@ -44,6 +48,8 @@ class Index:
         self._path = folder / "index.sqlite"
         self._repository = repository
         self._local = threading.local()
+        self._proven = False
+        """Whether the index was written or proved since the operating system started."""
         self._make_folder()
         self._open_or_make()
 
@@ -61,11 +67,9 @@ class Index:
         try:
             with closing(self._connect()) as connection:
                 self._prepare(connection)
-        except sqlite3.OperationalError as error:
-            raise TimefsError(
-                f"index {self._path}: {error}; name another place with --cache DIR"
-            ) from error
         except sqlite3.DatabaseError as error:
+            if not isinstance(self._error(error), DamagedError):
+                raise self._error(error) from error
             log.warning("index %s: %s; making it again from the packs", self._path, error)
             with self._alone():
                 self._replace()
@@ -94,6 +98,7 @@ class Index:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Empty tables, unless those of this format and repository are there."""
         if self._is_ours(connection):
+            self._check_once(connection)
             return
         connection.execute("BEGIN IMMEDIATE")
         if not self._is_ours(connection):
@@ -105,6 +110,15 @@ class Index:
         row = found and connection.execute("SELECT format, repository FROM meta").fetchone()
         return row == (INDEX_FORMAT, self._repository)
 
+    def _check_once(self, connection: sqlite3.Connection) -> None:
+        """A power cut may have torn it: after a start of the system it is read through once."""
+        [(boot,)] = connection.execute("SELECT boot FROM meta").fetchall()
+        self._proven = boot == boot_id()
+        if not self._proven:
+            [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+
     def _empty(self, connection: sqlite3.Connection) -> None:
         """Replace all tables by empty ones, inside the caller's SQLite transaction."""
         present = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -112,7 +126,9 @@ class Index:
             connection.execute(f'DROP TABLE "{table}"')
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES (?, ?)", (INDEX_FORMAT, self._repository))
+        values = (INDEX_FORMAT, self._repository, boot_id())
+        connection.execute("INSERT INTO meta VALUES (?, ?, ?)", values)
+        self._proven = True
 
     def rebuild(self, reader: PackReader) -> None:
         """Make the index again beside this one, then put it in its place in one step.
@@ -129,6 +145,8 @@ class Index:
             try:
                 again.follow(reader)
                 self._take_over(again)
+                self._proven = True
+                shutil.rmtree(self._path.with_name(DIGEST_MAPS), ignore_errors=True)
             finally:
                 again.close()
                 shutil.rmtree(folder, ignore_errors=True)
@@ -138,9 +156,11 @@ class Index:
         source = other._connection  # noqa: SLF001  # an index as this one
         try:
             source.backup(self._connection)
-        except sqlite3.OperationalError as error:
-            raise TimefsError(f"index {self._path}: {error}") from error
-        except sqlite3.DatabaseError:  # so damaged that SQLite cannot even replace its pages
+        except (
+            sqlite3.DatabaseError
+        ) as error:  # so damaged that SQLite cannot even replace its pages
+            if not isinstance(self._error(error), DamagedError):
+                raise self._error(error) from error
             self._unlink()
             source.backup(self._connection)
 
@@ -156,10 +176,8 @@ class Index:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise TimefsError(f"index {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._error(error) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -205,7 +223,7 @@ class Index:
         try:
             return self._connection.execute(question, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._error(error) from error
 
     def each(self, question: str) -> Iterator[Any]:
         """Rows of a SELECT one by one, for those that may be too many to hold.
@@ -216,12 +234,10 @@ class Index:
         try:
             yield from self._connection.execute(question)
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._error(error) from error
 
-    def _damaged(self, error: sqlite3.DatabaseError) -> DamagedError:
-        return DamagedError(
-            f"index {self._path}: {error}; run `timefs rebuild` to make it again from the packs"
-        )
+    def _error(self, error: sqlite3.DatabaseError) -> TimefsError:
+        return index_error(self._path, error)
 
     @contextmanager
     def snapshot(self) -> Generator[None]:
@@ -242,7 +258,7 @@ class Index:
         try:
             return page_runs(self._connection, writer, file, page, at)
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._error(error) from error
 
     def writers(self) -> Sequence[WriterState]:
         """Every writer followed so far."""
@@ -273,9 +289,44 @@ class Index:
         """
         if self._connection.in_transaction:
             return  # within a snapshot
+        if not self._proven:
+            self._prove(reader)
         numbers = [writer] if writer is not None else reader.backend.writers()
         for number in numbers:
             self._follow(reader, number)
+
+    def _prove(self, reader: PackReader) -> None:
+        """After a start of the system: does the index know packs that are not there?
+
+        One process may follow a pack that another has not made durable yet; a power cut may then
+        take the pack alone.
+        """
+        if all(self.agrees(reader, state.writer) for state in self.writers()):
+            with self._changing() as connection:
+                connection.execute("UPDATE meta SET boot = ?", (boot_id(),))
+            self._proven = True
+            return
+        log.warning(
+            "index %s: it knows packs that are not there, as after a power cut; making it again",
+            self._path,
+        )
+        self.rebuild(reader)
+
+    def agrees(self, reader: PackReader, writer: int) -> bool:
+        """Whether the newest pack of a writer that the index knows is there, and is that one."""
+        newest = self.ask(
+            "SELECT number, trans, part FROM packs WHERE writer = ? ORDER BY number DESC LIMIT 1",
+            writer,
+        )
+        for number, transaction, part in newest:
+            try:
+                envelope = reader.footer(writer, number).envelope
+            except NotFoundError:
+                return False
+            except DamagedError:
+                return True  # it is there; how bad it is is for a check to say
+            return (envelope.transaction, envelope.part) == (transaction, part)
+        return True
 
     def _follow(self, reader: PackReader, writer: int) -> None:
         while True:

@@ -8,7 +8,7 @@ a checksum beside them.
 from enum import IntEnum
 from typing import Final
 
-INDEX_FORMAT: Final = 3
+INDEX_FORMAT: Final = 4
 
 
 class EventKind(IntEnum):
@@ -32,7 +32,7 @@ def decode_name(stored: bytes) -> str:
 
 
 SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (format INTEGER, repository BLOB);
+CREATE TABLE IF NOT EXISTS meta (format INTEGER, repository BLOB, boot TEXT);
 CREATE TABLE IF NOT EXISTS writers (
     writer INTEGER PRIMARY KEY, machine TEXT, next_number INTEGER, epoch INTEGER,
     position INTEGER);

@@ -23,7 +23,7 @@ from store.duplicates import DuplicateSearch
 from store.errors import DamagedError, ExistsError, NotFoundError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
-from store.index import Index
+from store.index import DIGEST_MAPS, Index
 from store.index_schema import EventKind, encode_name
 from store.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.packs import CACHE_BYTES, PackReader
@@ -232,8 +232,14 @@ class Repository(History):
                 break
             self._register(machine, max((s.writer for s in known.values()), default=0) + 1)
             self.index.follow(self.reader)
-        newest = self._instants(machine, "ORDER BY time_ns DESC LIMIT 1")
         state = known[machine]
+        if not self.index.agrees(self.reader, state.writer):
+            raise DamagedError(
+                f"{machine}: its newest pack is not there any more, as when a repository is put "
+                f"back from an older copy; run `timefs check` for what that hurts, and `timefs "
+                f"rebuild` to go on without it"
+            )
+        newest = self._instants(machine, "ORDER BY time_ns DESC LIMIT 1")
         return MachineState(
             machine,
             state.writer,
@@ -305,7 +311,7 @@ class Repository(History):
 
     def digest_map(self, state: MachineState, file: KnownFile) -> DigestMap:
         """The digests of the file's newest state, as a working copy to compare with and change."""
-        path = self.cache / "digests" / f"{state.writer:08x}-{file.number:08x}"
+        path = self.cache / DIGEST_MAPS / f"{state.writer:08x}-{file.number:08x}"
         digest_map = DigestMap(path, file.size)
         digest_map.open(file.position, lambda empty: self._fill(empty, state.writer, file))
         return digest_map
