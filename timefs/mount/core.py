@@ -116,6 +116,8 @@ class FileSystem:
 
     def errno_of(self, error: Exception, node_id: int) -> int:
         """The error number with which an operation on `node_id` is answered that raised `error`."""
+        if isinstance(error, FileSystemError):
+            return error.errno_code
         return self._failures.errno_of(error, self.handles.path(node_id) or "/")
 
     def lookup(self, parent_id: int, name: bytes) -> Found:

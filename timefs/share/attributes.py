@@ -1,7 +1,7 @@
 """Extended attributes as Samba's modules read them.
 
-Defined here and only here: `SambaAttributes`. Used by the view of the share. Immutable; what it
-shows is made from a node's own attributes when it is asked for.
+Defined here and only here: `SambaAttributes`. Used by the view of the share.
+Thread-safe; what it shows is made from a node's own attributes when it is asked for.
 
 Source: Samba 4.17, librpc/idl/xattr.idl (DOSATTRIB version 5, NTACL version 3), vfs_streams_xattr.
 """
@@ -54,20 +54,22 @@ class SambaAttributes(Mapping[bytes, bytes]):
         """`with_acl`: whether the guest's rights are shown, so that Samba enforces them."""
         self._node = node
         self._with_acl = with_acl
+        self._dos: bytes | None = None
 
     def __getitem__(self, name: bytes) -> bytes:
         if name == DOS_ATTRIBUTES:
-            return self._dos_attributes()
-        own = self._node.xattrs()
+            self._dos = self._dos or self._dos_attributes()
+            return self._dos
         if name == NT_ACL and self._with_acl:
-            return _samba_acl(own[_NTFS_ACL])
+            return _samba_acl(self._node.xattrs()[_NTFS_ACL])
         if name.startswith(_STREAM_PREFIX) and name.endswith(_STREAM_SUFFIX):
             stream = name.removeprefix(_STREAM_PREFIX).removesuffix(_STREAM_SUFFIX)
+            own = self._node.xattrs()
             if _NTFS_FLAGS in own:
                 return own[_USER + stream] + b"\0"
         if name.startswith(_OWN_PREFIX):
-            return own[name]
-        raise KeyError(name)
+            return self._node.xattrs()[name]
+        raise KeyError(name)  # Samba asks for POSIX rights, too
 
     def __iter__(self) -> Iterator[bytes]:
         yield DOS_ATTRIBUTES

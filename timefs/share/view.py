@@ -56,6 +56,7 @@ class ViewNode(Node):
     def __init__(self, shared: _View, node: Node) -> None:
         self._view = shared
         self._node = node
+        self._kept: SambaAttributes | None = None
 
     @property
     def identity(self) -> bytes:
@@ -67,16 +68,22 @@ class ViewNode(Node):
 
     def attributes(self) -> Attributes:
         """Of a Linux guest's rights those of others count: its users are not this server's."""
-        shown = self._node.attributes()._replace(owner=None, group=None, device=0)
+        shown = self._node.attributes()
         mode = shown.mode
         if S_IFMT(mode) not in _SERVED:
-            return shown._replace(mode=S_IFREG, size=0)
+            return shown._replace(mode=S_IFREG, size=0, owner=None, group=None, device=0)
         if self._view.rights is Rights.SHARE:
             mode |= _READABLE | (_PASSABLE if S_ISDIR(mode) else 0)
-        return shown._replace(mode=mode)
+        return shown._replace(mode=mode, owner=None, group=None)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        return SambaAttributes(self._node, with_acl=self._view.rights is Rights.GUEST)
+        """Kept where they cannot change: Samba asks for each node's several times."""
+        if self._kept is not None:
+            return self._kept
+        shown = SambaAttributes(self._node, with_acl=self._view.rights is Rights.GUEST)
+        if self.frozen:
+            self._kept = shown
+        return shown
 
 
 class ViewFile(ViewNode, Leaf):
