@@ -225,6 +225,11 @@ class DirectoryBackend(Backend):
         with self._lock:
             self._open.pop(name, None)
 
+    def close(self) -> None:
+        """Let go of every open object; the next read opens it again."""
+        with self._lock:
+            self._open.clear()
+
 
 class _OpenFile:
     """A descriptor that is closed when the last who reads from it lets go."""

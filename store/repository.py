@@ -334,5 +334,6 @@ class Repository(History):
         return [(writer, number) for writer, number in rows]
 
     def close(self) -> None:
-        """Let go of this thread's handles."""
+        """Let go of open packs and of this thread's connection to the index."""
+        self.backend.close()
         self.index.close()
