@@ -61,19 +61,17 @@ def read_config(path: Path | None) -> Config:
         UsageError: it is not TOML, or says something that timefs does not know.
     """
     wanted = path or CONFIG_PATH
-    try:
-        content = tomllib.loads(wanted.read_text())
-    except FileNotFoundError as error:
-        if path is None:
-            return Config()
-        raise NotFoundError(f"{wanted}: no such configuration file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{wanted}: {error}") from error
+    if path is None and not wanted.exists():
+        return Config()
+    content = _content(wanted)
     table: Any = content.pop("share", {})
     if type(table) is not dict:
         raise UsageError(f"{wanted}: share: expected a table, got {table!r}")
     shared = _checked(ShareConfig, cast("dict[str, Any]", table), f"{wanted}: share")
     config = _checked(Config, {**content, "share": shared}, str(wanted))
+    for key, value in (("repo", config.repo), ("cache", config.cache)):
+        if value is not None and not Path(value).is_absolute():
+            raise UsageError(f"{wanted}: {key}: expected an absolute path, got {value!r}")
     _one_of(config.names, ("colons", "windows"), f"{wanted}: names")
     _one_of(shared.rights, ("guest", "share"), f"{wanted}: share: rights")
     if config.frame_cache_mib < 1:
@@ -81,6 +79,25 @@ def read_config(path: Path | None) -> Config:
     if shared.port not in range(1, 1 << 16):
         raise UsageError(f"{wanted}: share: port: expected 1 to 65535, got {shared.port}")
     return config
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        NotFoundError: it is not there.
+        UsageError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: no such configuration file") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: expected text, this is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _one_of(value: str, known: tuple[str, ...], where: str) -> None:

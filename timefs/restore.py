@@ -105,27 +105,36 @@ class Restore:
         entered = {folder.identity}
         while levels:
             level = levels[-1]
-            path = level.target
             try:
                 entry = next(level.entries, None)
                 if entry is None:
-                    levels.pop()
                     _set_times(level.target, level.folder)
-                    continue
-                path = level.target / os.fsdecode(_safe(entry.name))
-                if not isinstance(entry.node, Folder):
-                    self._file(entry.node, path, len(levels) - 1)
-                    continue
-                if entry.node.identity in entered:
-                    raise CorruptError("a folder that is in two places; restored at the first")
-                entered.add(entry.node.identity)
-                levels.append(self._entered(entry.node, path))
+            except TimefsError as error:  # its listing broke off
+                self._failed.append(_at(level.target, error))
+                entry = None
+            if entry is None:
+                levels.pop()
+                continue
+            path = level.target / os.fsdecode(entry.name)
+            try:
+                below = self._entry(entry, path, len(levels) - 1, entered)
             except FullError:
                 raise
             except TimefsError as error:
                 self._failed.append(_at(path, error))
-                if path is level.target and levels and levels[-1] is level:
-                    levels.pop()  # its listing broke off
+            else:
+                levels += below
+
+    def _entry(self, entry: Entry, path: Path, depth: int, entered: set[bytes]) -> list[_Level]:
+        """One entry, `depth` folders below what is restored; answers the folder to go into."""
+        _check_name(entry.name)
+        if not isinstance(entry.node, Folder):
+            self._file(entry.node, path, depth)
+            return []
+        if entry.node.identity in entered:
+            raise CorruptError("a folder that is in two places; restored at the first")
+        entered.add(entry.node.identity)
+        return [self._entered(entry.node, path)]
 
     def _entered(self, folder: Folder, target: Path) -> _Level:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -207,15 +216,14 @@ def _at(path: Path, error: TimefsError) -> TimefsError:
     return error if text.startswith(str(path)) else type(error)(f"{path}: {text}")
 
 
-def _safe(name: bytes) -> bytes:
-    """A guest's name, if a file here can have it.
+def _check_name(name: bytes) -> None:
+    """Let no guest's name lead elsewhere.
 
     Raises:
-        CorruptError: it would lead elsewhere.
+        CorruptError: no file can have it.
     """
     if name in (b".", b"..", b"") or b"/" in name or b"\0" in name:
         raise CorruptError(f"a name that no file can have: {name!a}")
-    return name
 
 
 def _inward(target: bytes, depth: int) -> bytes:

@@ -334,8 +334,17 @@ def test_a_capture_without_any_stream_is_an_instant_all_the_same(made: Place):
 # Mounting
 
 
-@pytest.mark.usefixtures("fuse")
-def test_mount_points_that_are_refused(made: Place):
+@pytest.fixture
+def point(made: Place, fuse: None) -> Generator[Path]:
+    """A folder to mount at, free again whatever happens."""
+    folder = made.folder / "point"
+    folder.mkdir()
+    yield folder
+    if made.run("unmount", folder, code=None).code == 4:
+        subprocess.run(["umount", "-l", folder], check=False, timeout=30)
+
+
+def test_mount_points_that_are_refused(made: Place, point: Path):
     (made.folder / "repo" / "inside").mkdir()
     refused = {
         "none": ("run mkdir first", 1),
@@ -344,40 +353,31 @@ def test_mount_points_that_are_refused(made: Place):
         "repo/inside": ("apart from the repository", 2),
         ".": ("apart from the repository", 2),
     }
-    for point, (words, code) in refused.items():
+    for where, (words, code) in refused.items():
         for more in ([], ["--foreground"]):
-            said = made.refused("-r", "repo", "mount", point, *more, code=code)
-            assert said.startswith(str(made.folder / point))
+            said = made.refused("-r", "repo", "mount", where, *more, code=code)
+            assert said.startswith(str(made.folder / where))
             assert words in said
-    (made.folder / "point").mkdir()
     made.refused("-r", "nowhere", "mount", "point", code=10)
-    assert not (made.folder / "point").is_mount()
+    assert not point.is_mount()
 
 
-@pytest.mark.usefixtures("fuse")
-def test_mounting_twice_unmounting_twice_and_unmounting_what_is_in_use(made: Place):
-    point = made.folder / "point"
-    point.mkdir()
+def test_mounting_twice_unmounting_twice_and_unmounting_what_is_in_use(made: Place, point: Path):
     made.run("-r", "repo", "mount", "point")
+    assert "mounted there already" in made.refused("-r", "repo", "mount", "point", code=4)
+    held = os.open(point / DISK, os.O_RDONLY)
     try:
-        assert "mounted there already" in made.refused("-r", "repo", "mount", "point", code=4)
-        held = os.open(point / DISK, os.O_RDONLY)
-        try:
-            assert "in use" in made.refused("unmount", "point", code=4)
-            assert os.read(held, 8) == b"vhdxfile"
-        finally:
-            os.close(held)
+        assert "in use" in made.refused("unmount", "point", code=4)
+        assert os.read(held, 8) == b"vhdxfile"
     finally:
-        made.run("unmount", "point")
+        os.close(held)
+    made.run("unmount", "point")
     assert "nothing is mounted there" in made.refused("unmount", "point")
     assert "nothing is mounted there" in made.refused("unmount", "none")
     assert "expected a mount of timefs, got one of proc" in made.refused("unmount", "/proc", code=2)
 
 
-@pytest.mark.usefixtures("fuse")
-def test_a_dead_mount_is_named_and_can_be_taken_away(made: Place):
-    point = made.folder / "point"
-    point.mkdir()
+def test_a_dead_mount_is_named_and_can_be_taken_away(made: Place, point: Path):
     server = subprocess.Popen(
         [PROGRAM, "-r", "repo", "mount", "--foreground", "point"],
         cwd=made.folder,

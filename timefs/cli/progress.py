@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from timefs.cli.session import human_bytes
+
 
 class ProgressBar:
     """A bar; nothing where standard error is not a terminal."""
@@ -28,16 +30,25 @@ class ProgressBar:
             BarColumn,
             DownloadColumn,
             Progress,
+            ProgressColumn,
+            Task,
             TextColumn,
             TimeRemainingColumn,
-            TransferSpeedColumn,
         )
+        from rich.text import Text  # noqa: PLC0415
+
+        class RateColumn(ProgressColumn):
+            """Binary units, as everywhere."""
+
+            def render(self, task: Task) -> Text:
+                speed = task.finished_speed or task.speed or 0
+                return Text(f"{human_bytes(int(speed))}/s")
 
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            RateColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,

@@ -64,9 +64,9 @@ class Session:
         """One error on standard error, as JSON or for a person."""
         click.echo(error_line(error, as_json=self.json), err=True)
 
-    def tree(self, repository: Repository, names: Names = Names.COLONS) -> TimeTree:
-        """The repository's history as a tree."""
-        return TimeTree(repository, names)
+    def tree(self, repository: Repository, names: Names | None = None) -> TimeTree:
+        """The repository's history as a tree, its instants spelt as configured unless told."""
+        return TimeTree(repository, names or Names(self.config.names))
 
     def node(self, repository: Repository, path: str) -> Node:
         """The node at a path of the mount.
