@@ -268,3 +268,31 @@ def test_what_was_captured_as_a_disk_is_listed_as_vhdx():
     history.seal("vm1", TEN, {"vda": DISK[4:], "blank": b"\0" * 512}, disks=["vda", "blank"])
     folder = walk(TimeTree(history, Names.COLONS, TOY_DISKS).root, [b"vm1", b"latest"])
     assert listed(folder) == ["blank", "blank.vhdx", "vda", "vda.d", "vda.vhdx"]
+
+
+def test_groups_of_disks_have_a_folder_of_their_own():
+    history = MemoryHistory(TEN + 3600 * SECOND_NS)
+    history.seal("vm1", TEN, {"one": b"TOY:FS:group=vg0,a=alpha", "two": b"FS:group=vg1,a=beta"})
+    history.seal("vm1", TEN + 60 * SECOND_NS, {"other": DISK})
+    history.seal("vm1", TEN + 120 * SECOND_NS, {"two": b"FS:group=vg1,a=gamma", "bad": b"BAD:"})
+    root = TimeTree(history, Names.COLONS, TOY_DISKS).root
+    times = (b"2024-05-01T10:00", b"2024-05-01T10:01", b"2024-05-01T10:02")
+    shown: list[Node] = []
+    for time, expected in zip(times, (b"beta", b"beta", b"gamma"), strict=True):
+        folder = walk(root, [b"vm1", time])
+        assert isinstance(folder, Folder)
+        assert "@volumes" in listed(folder)
+        assert listed(folder.lookup(b"@volumes")) == ["vg0", "vg1"]
+        assert text(folder, "@volumes/vg0/a") == b"alpha"
+        assert text(folder, "@volumes/vg1/a") == expected
+        shown.append(folder.lookup(b"@volumes"))
+    assert shown[0].identity == shown[1].identity != shown[2].identity
+
+
+def test_without_groups_there_is_no_folder_of_them_and_a_captured_name_wins():
+    folder = instant({"disk.vhdx": DISK})
+    with pytest.raises(NotFoundError):
+        folder.lookup(b"@volumes")
+    folder = instant({"one": b"FS:group=vg0", "@volumes": b"mine"})
+    assert text(folder, "@volumes") == b"mine"
+    assert listed(folder).count("@volumes") == 1

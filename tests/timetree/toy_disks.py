@@ -5,6 +5,7 @@ folder `deep/` of the same.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, Image
@@ -73,6 +74,29 @@ def as_vhd(disk: Image, identity: bytes) -> Image:
     return BytesImage(disk.read(0, disk.size) + b":VHD" + identity)
 
 
+def has_physical_volumes(disk: Image) -> bool:
+    """`FS:group=…` is a disk of a group."""
+    return disk.read(0, 9) == b"FS:group="
+
+
+def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folder:
+    """Each group's folder shows how its disks name it."""
+    nodes: dict[bytes, Node] = {}
+    for disk in disks:
+        name = disk.read(9, disk.size).partition(b",")[0]
+        folder = volume_folder(disk, identity + b"/" + name, time_ns)
+        nodes[name] = folder
+    return MemoryFolder(identity + b"/groups", nodes)
+
+
 TOY_DISKS = DiskParsers(
-    decode, as_vhdx, as_vhd, references, has_volumes, volume_folder, partitions_folder
+    decode=decode,
+    as_vhdx=as_vhdx,
+    as_vhd=as_vhd,
+    references=references,
+    has_volumes=has_volumes,
+    volume_folder=volume_folder,
+    partitions_folder=partitions_folder,
+    has_physical_volumes=has_physical_volumes,
+    group_folder=group_folder,
 )

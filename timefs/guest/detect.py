@@ -10,11 +10,13 @@ from typing import Final
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
 from timefs.guest import partitions, qcow2, vdi, vhd, vhdx, vmdk
+from timefs.guest.lvm import is_physical_volume
 from timefs.guest.siblings import Find, Siblings, file_names, no_siblings
 from timefs.guest.vhd_made import made_vhd
 from timefs.guest.vhdx_made import made_vhdx
 
 NTFS: Final = "NTFS"
+LVM: Final = "LVM2"
 EXT: Final = "ext2/3/4"
 SECTOR_BYTES: Final = 512
 
@@ -27,7 +29,6 @@ _FILE_SYSTEMS: Final = (
     (3, b"ReFS\0\0\0\0", "ReFS"),
     (0, b"LUKS\xba\xbe", "LUKS, locked"),
     (0, b"XFSB", "XFS"),
-    (512, b"LABELONE", "LVM2"),
     (1080, b"\x53\xef", EXT),
     (0x10040, b"_BHRfS_M", "btrfs"),
     (82, b"FAT32   ", "FAT32"),
@@ -110,7 +111,7 @@ def file_system(volume: Image) -> str | None:
     for offset, magic, name in _FILE_SYSTEMS:
         if volume.read(offset, len(magic)) == magic:
             return name
-    return None
+    return LVM if is_physical_volume(volume) else None
 
 
 def has_volumes(file: Image, find: Find = no_siblings) -> bool:

@@ -4,13 +4,18 @@ Defined here and only here: `DiskParsers`, what a time tree is given, `GUEST_DIS
 has, and `Form`, the ways in which a disk is shown. Used by the time tree alone. No state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
 from store.image import Image
 from timefs.guest.detect import as_vhd, as_vhdx, decode, has_volumes, references
-from timefs.guest.disktree import partitions_folder, volume_folder
+from timefs.guest.disktree import (
+    group_folder,
+    has_physical_volumes,
+    partitions_folder,
+    volume_folder,
+)
 from timefs.guest.siblings import Find
 from timefs.tree import Folder
 
@@ -52,9 +57,21 @@ class DiskParsers(NamedTuple):
     without a time of their own show the nanoseconds given."""
     partitions_folder: Callable[[Image, bytes, int], Folder]
     """`Form.PARTITIONS`, likewise."""
+    has_physical_volumes: Callable[[Image], bool]
+    """Whether a decoded disk has a part in groups of volumes. Cheap."""
+    group_folder: Callable[[Iterable[Image], bytes, int], Folder]
+    """The volumes of all groups on decoded disks; identities and times likewise."""
 
 
 GUEST_DISKS: Final = DiskParsers(
-    decode, as_vhdx, as_vhd, references, has_volumes, volume_folder, partitions_folder
+    decode=decode,
+    as_vhdx=as_vhdx,
+    as_vhd=as_vhd,
+    references=references,
+    has_volumes=has_volumes,
+    volume_folder=volume_folder,
+    partitions_folder=partitions_folder,
+    has_physical_volumes=has_physical_volumes,
+    group_folder=group_folder,
 )
 """Every format that timefs decodes."""

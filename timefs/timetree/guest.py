@@ -1,8 +1,8 @@
 """The nodes inside a captured disk, as light stand-ins for those of the parsers.
 
-Defined here and only here: `guest_folder` and the stand-ins. Used by an instant's folder.
-Thread-safe. The kernel may hold very many nodes for long; a stand-in knows only the way to its
-node, so that a volume can be closed and opened again beneath it, and remembers the node only as
+Defined here and only here: `guest_folder`, `groups_folder` and the stand-ins. Used by an instant's
+folder. Thread-safe. The kernel may hold very many nodes for long; a stand-in knows only the way to
+its node, so that a volume can be closed and opened again beneath it, and remembers the node only as
 long as the volume does. Its identity, which does not change, proves that the node found again is
 the same.
 """
@@ -15,22 +15,17 @@ from weakref import ref
 from store.errors import CorruptError, DeniedError
 from store.image import Image
 from timefs.timetree.disks import Form
-from timefs.timetree.opened import Captured, Guest, Opened
+from timefs.timetree.opened import Captured, GroupDisks, Guest, Opened
 from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
 
 _USER: Final = b"user."
 
 
 class Place(NamedTuple):
-    """Which disk, and how it is shown."""
+    """Which folder of a parser: how to have it, opened if it is not, and the time it shows."""
 
-    opened: Opened
-    captured: Captured
-    form: Form
-
-    def guest(self) -> Guest:
-        """The disk's folder, opened if it is not."""
-        return self.opened.guest(self.captured, self.form)
+    guest: Callable[[], Guest]
+    time_ns: int
 
 
 class GuestNode(Node):
@@ -103,7 +98,7 @@ class GuestFolder(GuestNode, Folder):
     def attributes(self) -> Attributes:
         if self.parent is not None:
             return self._node().attributes()
-        time_ns = self._place.captured.state.changed_ns  # without opening the disk
+        time_ns = self._place.time_ns  # without opening the disk
         return Attributes(S_IFDIR | 0o555, 0, 0, 2, time_ns, time_ns, time_ns, time_ns)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
@@ -203,4 +198,11 @@ def _kind(node: Node) -> type[GuestNode]:
 def guest_folder(opened: Opened, captured: Captured, form: Form) -> Folder:
     """The folder that shows a disk; nothing is opened yet."""
     identity = opened.disk_identity(captured) + b"\0" + form.name.encode()
-    return GuestFolder(Place(opened, captured, form), None, b"", identity)
+    place = Place(lambda: opened.guest(captured, form), captured.state.changed_ns)
+    return GuestFolder(place, None, b"", identity)
+
+
+def groups_folder(opened: Opened, disks: GroupDisks) -> Folder:
+    """The folder that shows the volumes of groups; nothing is opened yet."""
+    place = Place(lambda: opened.groups(disks), disks.time_ns)
+    return GuestFolder(place, None, b"", opened.groups_identity(disks))

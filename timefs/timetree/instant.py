@@ -7,19 +7,24 @@ A captured file's own name always wins. A disk `disk.qcow2` is shown as `disk/` 
 `disk.d/` (its partitions), `disk.raw`, `disk.vhdx` and `disk.vhd` (looked up, not listed; but what
 was captured as a disk is listed as `disk.vhdx`). Where a captured file has that name, or two disks
 have one stem, the full name serves instead: `disk.qcow2.d/`, `disk.qcow2.raw` and so on, which can
-always be looked up; `disk/` is then not there.
+always be looked up; `disk/` is then not there. `@volumes/` holds the logical volumes of groups that
+lie on these disks, together or alone.
 """
 
 from collections.abc import Iterator
 from stat import S_IFREG
+from typing import Final
 
 from store.errors import NotFoundError, TimefsError
 from store.history import FileKind, Instant
 from store.image import Image
 from timefs.timetree.disks import FILE_FORMS, Form
-from timefs.timetree.guest import guest_folder
+from timefs.timetree.guest import groups_folder, guest_folder
 from timefs.timetree.opened import Captured, Opened
 from timefs.tree import Attributes, Entry, Leaf, Node
+
+VOLUMES: Final = b"@volumes"
+"""The folder of the volumes that lie on groups of disks."""
 
 
 def file_name(name: str) -> bytes:
@@ -100,6 +105,8 @@ class InstantView:
         """
         if name in self._captured:
             return CapturedFile(self._opened, self._captured[name])
+        if name == VOLUMES and (groups := self._groups()) is not None:
+            return groups
         found = self._disk_of(name)
         if found is None:
             raise NotFoundError("no such file at this instant")
@@ -124,6 +131,15 @@ class InstantView:
                 continue
             for shown_name, form in shown:
                 yield Entry(shown_name, self._node(captured, form))
+
+        groups = self._groups() if VOLUMES not in self._captured else None
+        if groups is not None:
+            yield Entry(VOLUMES, groups)
+
+    def _groups(self) -> Node | None:
+        """The folder of the logical volumes of this instant's disks, if there are groups."""
+        disks = self._opened.group_disks(self._captured.values())
+        return groups_folder(self._opened, disks) if disks.captured else None
 
     def _shown(self, name: bytes, captured: Captured) -> list[tuple[bytes, Form]]:
         """The names by which a captured file's inside is listed: one for each form it has."""

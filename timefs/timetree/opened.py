@@ -6,11 +6,12 @@ instants are looked at. Thread-safe. What a reader holds stays open for it after
 cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from store.errors import CorruptError, UnsupportedError
+from store.errors import CorruptError, TimefsError, UnsupportedError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from timefs.guest.siblings import Find
@@ -47,6 +48,18 @@ class Nature(NamedTuple):
 
     is_disk: bool
     has_volumes: bool
+    has_physical_volumes: bool
+
+
+class GroupDisks(NamedTuple):
+    """The disks of an instant on which groups of volumes lie."""
+
+    captured: tuple[Captured, ...]
+
+    @property
+    def time_ns(self) -> int:
+        """Of the newest change to any of them."""
+        return max((each.state.changed_ns for each in self.captured), default=0)
 
 
 class Guest:
@@ -65,7 +78,7 @@ class Opened:
         self._parsers = parsers
         self._images: Cache[bytes, Image] = Cache(IMAGES_MAX)
         self._disks: Cache[bytes, Image] = Cache(DISKS_MAX)
-        self._guests: Cache[tuple[bytes, Form], Guest] = Cache(GUESTS_MAX)
+        self._guests: Cache[bytes, Guest] = Cache(GUESTS_MAX)
         self._natures: Cache[bytes, Nature] = Cache(NATURES_MAX)
         self._references: Cache[bytes, tuple[str, ...]] = Cache(NATURES_MAX)
 
@@ -151,12 +164,45 @@ class Opened:
         image = self.image(captured)
         has_volumes = self._parsers.has_volumes(image, self._find(captured.instant))
         is_disk = captured.state.kind is FileKind.DISK or has_volumes
-        return Nature(is_disk or self.disk(captured) is not image, has_volumes)
+        has_physical = has_volumes and self._has_physical_volumes(captured)
+        return Nature(is_disk or self.disk(captured) is not image, has_volumes, has_physical)
+
+    def _has_physical_volumes(self, captured: Captured) -> bool:
+        try:
+            return self._parsers.has_physical_volumes(self.disk(captured))
+        except (CorruptError, UnsupportedError):
+            return False  # the disk's own folders say what is wrong with it
 
     def guest(self, captured: Captured, form: Form) -> Guest:
         """The folder of a disk in one of its forms."""
-        key = (self.disk_identity(captured), form)
+        key = self.disk_identity(captured) + b"\0" + form.name.encode()
         return self._guests.made(key, lambda: Guest(self._guest_root(captured, form)))
+
+    def group_disks(self, files: Iterable[Captured]) -> GroupDisks:
+        """Those of an instant's files that have parts in groups of volumes."""
+        found: list[Captured] = []
+        for captured in files:
+            with suppress(TimefsError):  # whatever needs it will say that it is missing
+                if self.nature(captured).has_physical_volumes:
+                    found.append(captured)
+        return GroupDisks(tuple(found))
+
+    def groups_identity(self, disks: GroupDisks) -> bytes:
+        """Equal wherever the volumes of those disks are the same."""
+        parts = b"\0\0".join(self.disk_identity(captured) for captured in disks.captured)
+        return b"groups\0" + blake2b(parts, digest_size=16).digest()
+
+    def groups(self, disks: GroupDisks) -> Guest:
+        """The folder of the volumes of those disks' groups."""
+        identity = self.groups_identity(disks)
+        return self._guests.made(
+            identity,
+            lambda: Guest(
+                self._parsers.group_folder(
+                    [self.disk(captured) for captured in disks.captured], identity, disks.time_ns
+                )
+            ),
+        )
 
     def _guest_root(self, captured: Captured, form: Form) -> Folder:
         parsers = self._parsers
