@@ -69,7 +69,11 @@ class Patient:
 
     def extents(self, path: str) -> list[tuple[int, int]]:
         """Where the clusters of a file lie and how many bytes they are."""
-        runs = self._runs(self.record(self.number(path)), DATA)
+        return self.extents_of(self.number(path))
+
+    def extents_of(self, number: int) -> list[tuple[int, int]]:
+        """Where the clusters of the data of a record lie and how many bytes they are."""
+        runs = self._runs(self.record(number), DATA)
         cluster = self.geometry.cluster_bytes
         ends = [*runs.starts[1:], runs.end]
         return [

@@ -10,7 +10,7 @@ from tests.guest.ntfs.conftest import need_ntfs_3g
 from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import (
     Recipe,
-    Seen,
+    difference,
     make_volume,
     mounted,
     opened,
@@ -30,17 +30,6 @@ def recipe_of(cluster_bytes: int, *, soak: bool) -> Recipe:
     if cluster_bytes == 65536:
         return Recipe(cluster_bytes, 1, (400 if soak else 160) << 20, names, files, fragments=400)
     return Recipe(cluster_bytes, 1, (128 if soak else 48) << 20, names, files)
-
-
-def difference(
-    expected: dict[bytes, Seen], got: dict[bytes, Seen]
-) -> list[tuple[bytes, Seen | None, Seen | None]]:
-    """What differs, shortened for the report."""
-    return [
-        (path, expected.get(path), got.get(path))
-        for path in sorted(expected.keys() | got.keys())
-        if expected.get(path) != got.get(path)
-    ][:5]
 
 
 @pytest.mark.parametrize("cluster_bytes", [512, 1024, 4096, 8192, 16384, 65536])

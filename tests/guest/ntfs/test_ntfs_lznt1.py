@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store.errors import CorruptError
 from store.image import ExtentKind, Image
 from tests.guest.ntfs.damage import Patient
-from tests.guest.ntfs.second_opinion import digests
+from tests.guest.ntfs.second_opinion import second_opinion
 from tests.guest.ntfs.volume import (
     Recipe,
     compressing,
@@ -101,7 +101,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.root
 @pytest.mark.usefixtures("ntfs_3g")
 def test_a_second_reader_agrees(compressed: Path):
-    expected = digests(compressed)
+    expected = second_opinion(compressed)
     with opened(compressed) as volume:
         folder = volume.root.lookup(b"compressed")
         kinds: set[ExtentKind] = set()
@@ -109,7 +109,7 @@ def test_a_second_reader_agrees(compressed: Path):
         for path, node in descend(folder):
             image = content(node)
             name = f"compressed/{path.decode()}"
-            assert digest_of(image.read, image.size) == expected[name], name
+            assert digest_of(image.read, image.size) == expected[name][0], name
             kinds |= {extent.kind for extent in image.extents(0, image.size)}
         assert kinds == set(ExtentKind)
         whole = content(folder.lookup(b"mixed"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import NotFoundError, UnsupportedError
+from store.errors import NotFoundError
 from store.image import BytesImage, Extent, ExtentKind, Image, MappedImage
 from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import Recipe, format_volume, make_volume, mounted, opened
@@ -16,15 +16,6 @@ from timefs.guest.ntfs import NtfsVolume, open_volume
 from timefs.tree import Folder, Leaf, walk
 
 pytestmark = [pytest.mark.system, pytest.mark.root, pytest.mark.usefixtures("ntfs_3g")]
-
-TAGS = {
-    "wof": (0x80000017, False),
-    "dedup": (0x80000013, False),
-    "symlink": (0xA000000C, False),
-    "junction": (0xA0000003, True),
-    "folder link": (0xA000000C, True),
-    "unknown": (0x8000ABCD, False),
-}
 
 
 def leaf(volume: NtfsVolume, path: bytes) -> Leaf:
@@ -35,32 +26,6 @@ def leaf(volume: NtfsVolume, path: bytes) -> Leaf:
 
 def whole(image: Image) -> bytes:
     return image.read(0, image.size)
-
-
-def test_reparse_points_are_refused_when_opened(tmp_path: Path) -> None:
-    image = tmp_path / "volume"
-    format_volume(image, Recipe(size=8 << 20))
-    with mounted(image, "rw") as root:
-        for name, (tag, is_folder) in TAGS.items():
-            path = root / name
-            if is_folder:
-                path.mkdir()
-            else:
-                path.write_bytes(b"" if name == "symlink" else bytes(5000))
-            target = "C:\\x".encode("utf-16-le")
-            names = struct.pack("<HHHH", 0, len(target), len(target) + 2, len(target))
-            names += bytes(4 if name in ("symlink", "folder link") else 0)
-            data = names + target + b"\0\0" + target + b"\0\0"
-            value = struct.pack("<IHH", tag, len(data), 0) + data
-            os.setxattr(path, "system.ntfs_reparse_data", value)
-    with opened(image) as volume:
-        assert {name for name, _ in volume.root.entries()} == {name.encode() for name in TAGS}
-        for name, (tag, _) in TAGS.items():
-            node = volume.root.lookup(name.encode())
-            assert node.attributes().links == 1
-            assert isinstance(node, Leaf | Folder)
-            with pytest.raises(UnsupportedError, match=f"{tag:#x}"):
-                _ = node.open() if isinstance(node, Leaf) else list(node.entries())
 
 
 def test_8_3_aliases_are_neither_shown_nor_counted(tmp_path: Path) -> None:

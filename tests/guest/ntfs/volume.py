@@ -1,10 +1,14 @@
 """NTFS volumes made by mkntfs and ntfs-3g from a seed, and ntfs-3g's view of a volume."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import random
+import stat
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -14,10 +18,12 @@ from typing import NamedTuple
 from store.errors import UnsupportedError
 from store.image import DescriptorImage
 from timefs.guest.ntfs import NtfsVolume, open_volume
-from timefs.tree import Folder, Leaf, descend
+from timefs.tree import Folder, Leaf, Link, descend
 
 COMMAND_SECONDS = 60
 HASHED_BYTES_MAX = 32 << 20
+XATTR_BYTES_MAX = 64 << 10
+LIBC = ctypes.CDLL(None, use_errno=True)
 EPOCH_TICKS = 116_444_736_000_000_000
 ODD_NAMES = (
     "COM1", "a:b", "back\\slash", "question?*", "trailing dot.", "trailing space ", "-dash",
@@ -40,19 +46,22 @@ class Recipe(NamedTuple):
 
 
 @contextmanager
-def mounted(image: Path, options: str) -> Generator[Path]:
+def mounted(image: Path, options: str, streams: str = "xattr") -> Generator[Path]:
     """The volume mounted by ntfs-3g, in the foreground so that the end is the end."""
     point = image.with_name(image.name + ".mounted")
     point.mkdir()
-    command = ["ntfs-3g", "-o", f"{options},no_detach,streams_interface=xattr", image, point]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = ["ntfs-3g", "-o", f"{options},no_detach,streams_interface={streams}", image, point]
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=said, stderr=said) as process,
+    ):
         try:
             for _ in range(COMMAND_SECONDS * 100):
                 if point.is_mount():
                     break
                 if process.poll() is not None:
-                    message = process.stderr.read() if process.stderr else ""
-                    raise RuntimeError(f"ntfs-3g: {message}")
+                    said.seek(0)
+                    raise RuntimeError(f"ntfs-3g: {said.read()!r}")
                 time.sleep(0.01)
             yield point
         finally:
@@ -86,6 +95,8 @@ def make_volume(image: Path, recipe: Recipe) -> None:
         _fill_contents(root / "contents", recipe, chance)
         _set_times(root / "times")
         _add_streams(root / "streams", chance)
+        _set_descriptors(root / "descriptors")
+        _add_links(root / "reparse points")
         if recipe.cluster_bytes <= 4096:
             _fill_compressed(root / "compressed", recipe, chance)
 
@@ -264,6 +275,66 @@ def _add_streams(folder: Path, chance: random.Random) -> None:
     os.setxattr(folder, "user.of a folder", b"folders have them too")
 
 
+def descriptor(rights: int) -> bytes:
+    """A self-relative security descriptor that gives Administrators some rights."""
+    administrators = bytes.fromhex("01020000000000052000000020020000")
+    entry = struct.pack("<BBHI", 0, 0, 24, rights) + administrators
+    acl = struct.pack("<BBHHH", 2, 0, 8 + len(entry), 1, 0) + entry
+    head = struct.pack("<BBHIIII", 1, 0, 0x8004, 20, 36, 0, 52)
+    return head + administrators + administrators + acl
+
+
+def _set_descriptors(folder: Path) -> None:
+    """More descriptors than the root of their index holds; ids of objects too."""
+    folder.mkdir()
+    for number in range(300):
+        path = folder / f"{number}"
+        path.touch()
+        os.setxattr(path, "system.ntfs_acl", descriptor(0x1F0000 + number))
+        if number % 3 == 0:
+            value = hashlib.sha512(b"%d" % number).digest()[: 64 if number % 2 else 16]
+            os.setxattr(path, "system.ntfs_object_id", value)
+
+
+def symlink(target: str, *, relative: bool) -> bytes:
+    """The reparse point of a symbolic link as Windows makes it."""
+    text = (target if relative else "\\??\\" + target).encode("utf-16-le")
+    shown = target.encode("utf-16-le")
+    names = struct.pack("<HHHHI", 0, len(text), len(text), len(shown), int(relative))
+    data = names + text + shown
+    return struct.pack("<IHH", 0xA000000C, len(data), 0) + data
+
+
+def junction(target: str) -> bytes:
+    """The reparse point of a junction as Windows makes it."""
+    text, shown = ("\\??\\" + target).encode("utf-16-le"), target.encode("utf-16-le")
+    names = struct.pack("<HHHH", 0, len(text), len(text) + 2, len(shown))
+    data = names + text + b"\0\0" + shown + b"\0\0"
+    return struct.pack("<IHH", 0xA0000003, len(data), 0) + data
+
+
+def _add_links(folder: Path) -> None:
+    (folder / "Target Folder" / "Inner").mkdir(parents=True)
+    (folder / "Target Folder" / "Inner" / "File.txt").write_bytes(b"reached")
+    for name, value in {
+        "file": symlink("Target Folder\\Inner\\File.txt", relative=True),
+        "other case": symlink("target folder\\INNER\\file.TXT", relative=True),
+        "from root": symlink("\\reparse points\\Target Folder\\Inner\\File.txt", relative=True),
+        "absolute": symlink("C:\\reparse points\\target folder\\inner\\file.txt", relative=False),
+        "Target Folder/Inner/up": symlink("..\\..\\file", relative=True),
+        "Target Folder/round": symlink("Inner\\..\\inner\\file.txt", relative=True),
+    }.items():
+        (folder / name).touch()
+        os.setxattr(folder / name, "system.ntfs_reparse_data", value)
+    for name, value in {
+        "junction": junction("c:\\Reparse Points\\Target Folder"),
+        "folder link": symlink("target folder", relative=True),
+        "Target Folder/loop": junction("D:\\reparse points"),
+    }.items():
+        (folder / name).mkdir()
+        os.setxattr(folder / name, "system.ntfs_reparse_data", value)
+
+
 def digest_of(read: Callable[[int, int], bytes], size: int) -> str:
     """The SHA-256 of all bytes, or for huge files of both ends."""
     digest = hashlib.sha256()
@@ -279,14 +350,22 @@ def digest_of(read: Callable[[int, int], bytes], size: int) -> str:
 
 
 class Seen(NamedTuple):
-    """What one view shows of one path."""
+    """What one view shows of one path. What is not there is None."""
 
-    folder: bool
+    kind: str
     size: int
     allocated_bytes: int
     links: int
     digest: str
-    xattrs: dict[bytes, bytes]
+    target: str | None
+    """From the volume's root."""
+    xattrs: dict[bytes, bytes | None]
+
+
+SYSTEM_XATTRS = (
+    b"system.ntfs_attrib", b"system.ntfs_times", b"system.ntfs_acl", b"system.ntfs_reparse_data",
+    b"system.ntfs_object_id", b"system.ntfs_dos_name",
+)  # fmt: skip
 
 
 def view_mounted(root: Path) -> dict[bytes, Seen]:
@@ -295,24 +374,42 @@ def view_mounted(root: Path) -> dict[bytes, Seen]:
     top = os.fsencode(root)
     for folder, folders, files in os.walk(top):
         for name in folders + files:
-            path = folder + b"/" + name
-            status = os.lstat(path)
-            is_folder = name in folders
-            with Path(os.devnull if is_folder else os.fsdecode(path)).open("rb") as file:
-                content = DescriptorImage(file.fileno())
-                digest = digest_of(content.read, 0 if is_folder else status.st_size)
-            names = [os.fsencode(one) for one in os.listxattr(path)]
-            wanted = [one for one in names if one.startswith(b"user.")]
-            wanted += [b"system.ntfs_times", b"system.ntfs_attrib"]
-            seen[path[len(top) + 1 :]] = Seen(
-                is_folder,
-                0 if is_folder else status.st_size,
-                0 if is_folder else status.st_blocks * 512,
-                status.st_nlink,
-                digest,
-                {one: os.getxattr(path, one) for one in wanted},
-            )
+            seen[(folder + b"/" + name)[len(top) + 1 :]] = _look(folder + b"/" + name, top)
     return seen
+
+
+def _look(path: bytes, top: bytes) -> Seen:
+    status = os.lstat(path)
+    kind = {stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}.get(stat.S_IFMT(status.st_mode), "file")
+    is_file = kind == "file"
+    names = () if kind == "link" else tuple(os.fsencode(one) for one in os.listxattr(path))
+    target = None
+    if kind == "link":
+        link = Path(os.fsdecode(path))
+        target = os.path.relpath(link.parent / link.readlink(), os.fsdecode(top))
+    with Path(os.fsdecode(path) if is_file else os.devnull).open("rb") as file:
+        content = DescriptorImage(file.fileno())
+        digest = digest_of(content.read, status.st_size if is_file else 0)
+    return Seen(
+        kind,
+        status.st_size if is_file else 0,
+        status.st_blocks * 512 if is_file else 0,
+        status.st_nlink,
+        digest,
+        target,
+        {one: _xattr(path, one) for one in (*names, *SYSTEM_XATTRS)},
+    )
+
+
+def _xattr(path: bytes, name: bytes) -> bytes | None:
+    """Asked with room for all: ntfs-3g answers EIO, not ERANGE, to the small first try of os."""
+    room = ctypes.create_string_buffer(XATTR_BYTES_MAX)
+    size = LIBC.lgetxattr(path, name, room, XATTR_BYTES_MAX)
+    if size >= 0:
+        return room.raw[:size]
+    if ctypes.get_errno() in (errno.ENODATA, errno.EMLINK):
+        return None
+    raise OSError(ctypes.get_errno(), f"{path!r}: {name!r}")
 
 
 def view_parsed(root: Folder) -> dict[bytes, Seen]:
@@ -322,18 +419,47 @@ def view_parsed(root: Folder) -> dict[bytes, Seen]:
         attributes = node.attributes()
         try:
             read = node.open().read if isinstance(node, Leaf) else nothing
-            digest = digest_of(read, attributes.size)
+            digest = digest_of(read, attributes.size if isinstance(node, Leaf) else 0)
         except UnsupportedError:
             digest = "unsupported"
+        xattrs = node.xattrs()
+        names = {*xattrs, *SYSTEM_XATTRS} if not isinstance(node, Link) else {*SYSTEM_XATTRS}
         seen[path] = Seen(
-            isinstance(node, Folder),
-            attributes.size,
+            "folder" if isinstance(node, Folder) else "link" if isinstance(node, Link) else "file",
+            0 if isinstance(node, Link) else attributes.size,
             (attributes.allocated_bytes + 511) // 512 * 512,
             attributes.links,
             digest,
-            dict(node.xattrs()),
+            target_of(path, node) if isinstance(node, Link) else None,
+            {name: xattrs.get(name) for name in names},
         )
     return seen
+
+
+def target_of(path: bytes, link: Link) -> str:
+    """Where a link leads to, from the volume's root."""
+    joined = b"/".join((path.rpartition(b"/")[0], link.target())).lstrip(b"/")
+    return os.fsdecode(os.path.normpath(joined))
+
+
+def difference(
+    expected: dict[bytes, Seen], got: dict[bytes, Seen]
+) -> list[tuple[bytes, str, object, object]]:
+    """What differs: path, field, what was expected and what was found; not all of it."""
+    found: list[tuple[bytes, str, object, object]] = []
+    for path in sorted(expected.keys() | got.keys()):
+        if path not in expected or path not in got:
+            found.append((path, "there", path in expected, path in got))
+        else:
+            pairs = zip(Seen._fields, expected[path], got[path], strict=True)
+            for field, one, other in pairs:
+                if isinstance(one, dict) and isinstance(other, dict):
+                    keys = sorted(one.keys() | other.keys())
+                    found += [(path, str(key), one.get(key), other.get(key))
+                              for key in keys if one.get(key) != other.get(key)]  # fmt: skip
+                elif one != other:
+                    found.append((path, field, one, other))
+    return found[:5]
 
 
 def nothing(offset: int, length: int) -> bytes:

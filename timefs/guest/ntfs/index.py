@@ -3,9 +3,8 @@
 Defined here and only here: `IndexEntry`, `Index` and `Indexes`. Used by `node`. Thread-safe: what
 is held is immutable or a bounded cache.
 
-The tree itself says which blocks are in use; the bitmap beside it is not consulted, since in a
-volume captured while it was written the two may differ. A name not found is reported absent only
-when the whole index has been proven to be in order; else every entry is looked at.
+A name not found is reported absent only when the whole index has been proven to be in order; else
+every entry is looked at.
 """
 
 import struct
@@ -16,16 +15,9 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError
-from store.image import Image, read_exactly
+from timefs.guest.ntfs.btree import BLOCK_HEADER, NO_CHILD, ROOT_HEADER, Tree, scan_node
 from timefs.guest.ntfs.name import Collation
-from timefs.guest.ntfs.record import (
-    DATA,
-    INDEX_ALLOCATION,
-    INDEX_ROOT,
-    NUMBER_MASK,
-    STRIDE_BYTES,
-    mend,
-)
+from timefs.guest.ntfs.record import DATA, FILE_NAME, NUMBER_MASK
 from timefs.guest.ntfs.table import FileRecord, Table
 
 I30: Final = "$I30".encode("utf-16-le")
@@ -33,22 +25,14 @@ INDEXES_MAX: Final = 128
 NODES_MAX: Final = 256
 """Open indexes and parsed blocks that a volume keeps."""
 
-BLOCK_BYTES_MAX: Final = 64 << 10
 NAMESPACE_DOS: Final = 2
 """The 8.3 alias of a name that is there as well."""
 
 UPCASE_NUMBER: Final = 10
 UPCASE_BYTES: Final = 128 << 10
 
-HAS_CHILD: Final = 1
-LAST: Final = 2
-NO_CHILD: Final = -1
-
-_ROOT: Final = struct.Struct("<III")
-_HEADER: Final = struct.Struct("<IIIB")
-_ENTRY: Final = struct.Struct("<QHHH")
 _FILE_NAME: Final = struct.Struct("<Q48xIIBB")
-_CLUSTER: Final = struct.Struct("<q")
+_REFERENCE: Final = struct.Struct("<Q")
 
 
 class IndexEntry(NamedTuple):
@@ -83,7 +67,7 @@ class Indexes:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self.node = lru_cache(NODES_MAX)(_read_node)
+        self.node = lru_cache(NODES_MAX)(Index.load)
         self.of = lru_cache(INDEXES_MAX)(self._open)
         """The index of the folder of a reference."""
 
@@ -105,26 +89,19 @@ class Index:
 
     def __init__(self, indexes: Indexes, file: FileRecord, cluster_bytes: int) -> None:
         """Raises CorruptError if the root of the tree is damaged."""
-        self.where = f"{file.record.where}: folder index"
+        self._tree = Tree(file, I30, FILE_NAME, cluster_bytes)
+        self.where = self._tree.where
         self.number = file.record.number
         self._indexes = indexes
-        root = file.first(INDEX_ROOT, I30)
-        if root is None or root.value is None or len(root.value) < 32:
-            raise CorruptError(f"{self.where}: expected a resident root, found none")
-        kind, _, block_bytes = _ROOT.unpack_from(root.value)
-        powers = block_bytes & (block_bytes - 1) == 0
-        if kind != 0x30 or not (powers and STRIDE_BYTES <= block_bytes <= BLOCK_BYTES_MAX):
-            raise CorruptError(f"{self.where}: absurd blocks of {block_bytes} bytes")
-        self.block_bytes = block_bytes
-        # Blocks smaller than a cluster are counted in pieces of 512 bytes.
-        self.unit_bytes = cluster_bytes if cluster_bytes <= block_bytes else STRIDE_BYTES
-        self._root = parse_node(root.value, 16, self)
-        self._file = file
+        self._root = parse_node(self._tree.root, ROOT_HEADER, self)
 
-    @cached_property
-    def blocks(self) -> Image:
-        """Where all nodes but the root are."""
-        return self._file.open(INDEX_ALLOCATION, I30)
+    def load(self, cluster: int) -> IndexNode:
+        """A node other than the root.
+
+        Raises:
+            CorruptError: it is damaged.
+        """
+        return parse_node(self._tree.block(cluster), BLOCK_HEADER, self)
 
     def entries(self) -> Iterator[IndexEntry]:
         """Every name but the 8.3 aliases.
@@ -143,11 +120,34 @@ class Index:
         Raises:
             CorruptError: damage on the way, or damage that may hide the name.
         """
-        if self._root.children != [NO_CHILD] * len(self._root.children):
-            found = self._descend(name)
-            if found is not None or self.in_order:
-                return found
-        return next((entry for entry in self.entries() if entry.name == name), None)
+        if self._root.children == [NO_CHILD] * len(self._root.children):
+            alike = iter(self._root.entries)
+        else:
+            alike = self._alike(name)
+        shown = (entry for entry in alike if entry.namespace != NAMESPACE_DOS)
+        return next((entry for entry in shown if entry.name == name), None)
+
+    def find_alike(self, name: bytes) -> IndexEntry | None:
+        """The entry that Windows means by a name: in any case, or an 8.3 alias.
+
+        Where several differ in case only, the one that is spelled as asked goes first.
+
+        Raises:
+            CorruptError: damage on the way, or damage that may hide the name.
+        """
+        found = list(self._descend(name)) or list(self._alike(name))
+        found.sort(key=lambda entry: (entry.namespace == NAMESPACE_DOS, entry.name != name))
+        return found[0] if found else None
+
+    def _alike(self, name: bytes) -> Iterator[IndexEntry]:
+        """Every entry, aliases too, whose name differs from `name` in case at most."""
+        yield from self._descend(name)
+        if self.in_order:
+            return
+        key = self._indexes.collation.keys([name])[0]
+        for node, _, _ in self._walk():
+            keys = node.keys(self._indexes.collation)
+            yield from (one for one, own in zip(node.entries, keys, strict=True) if own == key)
 
     @cached_property
     def in_order(self) -> bool:
@@ -181,7 +181,7 @@ class Index:
             self._meet(cluster, met)
             node = self._node(cluster)
 
-    def _descend(self, name: bytes) -> IndexEntry | None:
+    def _descend(self, name: bytes) -> Iterator[IndexEntry]:
         """Search as the tree is ordered; names that differ in case only may lie side by side."""
         key = self._indexes.collation.keys([name])[0]
         met: set[int] = set()
@@ -191,15 +191,12 @@ class Index:
             node = nodes.pop()
             keys = node.keys(self._indexes.collation)
             first, last = bisect_left(keys, key), bisect_right(keys, key)
-            for entry in node.entries[first:last]:
-                if entry.name == name and entry.namespace != NAMESPACE_DOS:
-                    return entry
+            yield from node.entries[first:last]
             clusters += [one for one in node.children[first : last + 1] if one != NO_CHILD]
             if clusters:
                 cluster = clusters.pop()
                 self._meet(cluster, met)
                 nodes.append(self._node(cluster))
-        return None
 
     def _meet(self, cluster: int, met: set[int]) -> None:
         if cluster in met:
@@ -207,45 +204,18 @@ class Index:
         met.add(cluster)
 
 
-def _read_node(index: Index, cluster: int) -> IndexNode:
-    where = f"{index.where}: block {cluster}"
-    place = cluster * index.unit_bytes
-    data = bytearray(read_exactly(index.blocks, place, index.block_bytes, where))
-    mend(data, b"INDX", where)
-    own = _CLUSTER.unpack_from(data, 16)[0]
-    if own != cluster:
-        raise CorruptError(f"{where}: it says it is block {own}")
-    return parse_node(bytes(data), 24, index)
-
-
 def parse_node(data: bytes, header: int, index: Index) -> IndexNode:
     """The entries of a node whose index header is at `header`.
-
-    Source: NTFS documentation of the Linux-NTFS project, "Index Header" and "Index Entry".
 
     Raises:
         CorruptError: entries out of bounds, of another folder or without an end.
     """
-    start, used, _, _ = _HEADER.unpack_from(data, header)
-    at, end = header + start, header + used
-    entries: list[IndexEntry] = []
-    children: list[int] = []
-    while _ENTRY.size + 2 <= end - at and end <= len(data):
-        reference, length, key_bytes, flags = _ENTRY.unpack_from(data, at)
-        fixed = 24 if flags & HAS_CHILD else 16
-        if length % 8 or length < fixed or at + length > end:
-            break
-        child = _CLUSTER.unpack_from(data, at + length - 8)[0] if flags & HAS_CHILD else NO_CHILD
-        if flags & HAS_CHILD and child < 0:
-            break
-        children.append(child)
-        if flags & LAST:
-            return IndexNode(entries, children)
-        if fixed + key_bytes > length:
-            break
-        entries.append(_entry(data[at + 16 : at + 16 + key_bytes], reference, index))
-        at += length
-    raise CorruptError(f"{index.where}: absurd entry at {at}, the node's end is at {end}")
+    places, children = scan_node(data, header, index.where)
+    entries = [
+        _entry(data[at + 16 : at + 16 + key_bytes], _REFERENCE.unpack_from(data, at)[0], index)
+        for at, key_bytes in places
+    ]
+    return IndexNode(entries, children)
 
 
 def _entry(key: bytes, reference: int, index: Index) -> IndexEntry:

@@ -63,3 +63,7 @@ class Collation:
             keys.append(raised[at : at + len(name)])
             at += len(name)
         return keys
+
+    def upper(self, name: bytes) -> bytes:
+        """A name (UTF-16LE) in upper case."""
+        return self._upper[np.frombuffer(name, dtype="<u2")].astype("<u2").tobytes()

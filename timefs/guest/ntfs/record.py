@@ -16,7 +16,10 @@ STRIDE_BYTES: Final = 512
 STANDARD_INFORMATION: Final = 0x10
 ATTRIBUTE_LIST: Final = 0x20
 FILE_NAME: Final = 0x30
+OBJECT_ID: Final = 0x40
+SECURITY_DESCRIPTOR: Final = 0x50
 VOLUME_NAME: Final = 0x60
+VOLUME_INFORMATION: Final = 0x70
 DATA: Final = 0x80
 INDEX_ROOT: Final = 0x90
 INDEX_ALLOCATION: Final = 0xA0
@@ -69,6 +72,8 @@ class Record(NamedTuple):
     links: int
     in_use: bool
     folder: bool
+    view: bool
+    """Whether it is an index of other things than names, and has no data."""
     base: int
     """The reference of the record that this one continues, 0 if it is a file's first."""
     attributes: tuple[Attribute, ...]
@@ -116,7 +121,8 @@ def parse_record(data: bytearray, number: int) -> Record:
     if used > len(data) or start > used:
         raise CorruptError(f"{where}: expected attributes up to {len(data)}, got {start} to {used}")
     attributes = tuple(_attributes(bytes(data), start, used, where))
-    return Record(number, sequence, links, bool(flags & 1), bool(flags & 2), base, attributes)
+    used, folder, view = bool(flags & 1), bool(flags & 2), bool(flags & 8)
+    return Record(number, sequence, links, used, folder, view, base, attributes)
 
 
 def _attributes(data: bytes, at: int, end: int, where: str) -> Iterator[Attribute]:

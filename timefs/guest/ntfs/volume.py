@@ -4,18 +4,20 @@ Defined here and only here: `open_volume` and `NtfsVolume`. Used by the detectio
 systems. Thread-safe and immutable.
 """
 
-from typing import Final
+from collections.abc import Iterable
 
 from store.errors import CorruptError, TimefsError
 from store.image import Image
 from timefs.guest.ntfs.boot import read_geometries
+from timefs.guest.ntfs.folder import ROOT_NUMBER, NtfsFolder
 from timefs.guest.ntfs.index import Indexes
 from timefs.guest.ntfs.name import show_name
-from timefs.guest.ntfs.node import ROOT_NUMBER, NtfsFolder, Parts
+from timefs.guest.ntfs.node import Parts
 from timefs.guest.ntfs.record import VOLUME_NAME
+from timefs.guest.ntfs.state import VOLUME_NUMBER
 from timefs.guest.ntfs.table import Table
-
-VOLUME_NUMBER: Final = 3
+from timefs.guest.ntfs.xattrs import Origins
+from timefs.tree import Node
 
 
 class NtfsVolume:
@@ -25,9 +27,27 @@ class NtfsVolume:
         self.root = root
         self.label = label
 
+    def find(self, path: Iterable[bytes]) -> Node | None:
+        """What Windows means by a path: names in any case by $UpCase, 8.3 aliases too.
 
-def open_volume(image: Image, identity: bytes) -> NtfsVolume:
+        None if there is nothing, or a file or link where a folder would be needed.
+
+        Raises:
+            CorruptError: damage on the way, or damage that may hide a name.
+        """
+        node: Node = self.root
+        for name in path:
+            found = node.find(name) if isinstance(node, NtfsFolder) else None
+            if found is None:
+                return None
+            node = found.node
+        return node
+
+
+def open_volume(image: Image, identity: bytes, *, show_system: bool = False) -> NtfsVolume:
     """The NTFS volume in `image`; its nodes' identities begin with `identity`.
+
+    `show_system` shows the file system's own files ($MFT and others) in the root.
 
     Raises:
         UnsupportedError: not NTFS.
@@ -36,8 +56,9 @@ def open_volume(image: Image, identity: bytes) -> NtfsVolume:
     table = _table(image)
     sequence = table.record(ROOT_NUMBER).sequence
     reference = sequence << 48 | ROOT_NUMBER
-    root = NtfsFolder(Parts(identity, table, Indexes(table)), reference, ROOT_NUMBER)
-    return NtfsVolume(root, _label(table))
+    indexes = Indexes(table)
+    parts = Parts(identity, table, indexes, Origins(table, indexes), show_system)
+    return NtfsVolume(NtfsFolder(parts, reference), _label(table))
 
 
 def _table(image: Image) -> Table:

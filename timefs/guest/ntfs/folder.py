@@ -1,0 +1,236 @@
+r"""Folders of a volume and the links in them.
+
+Defined here and only here: `NtfsFolder` and `NtfsLink`. Used by `volume`. Thread-safe and
+immutable.
+
+A link's target is given relative to the link's folder, climbs at most to the volume's root and
+goes down from there, so whatever is on the volume it leads nowhere outside. Names are spelled as
+the folders have them. An absolute Windows path (`C:\...`) is taken to be of this volume when it
+leads to something here, since no volume knows its drive letter; one that does not, and one that
+names a whole drive, another volume or another computer, cannot be read, and the error says why.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from store.errors import CorruptError, NotFoundError, UnsupportedError
+from timefs.guest.ntfs.file import USER_NUMBER_MIN, NtfsFile, NtfsStream
+from timefs.guest.ntfs.index import NAMESPACE_DOS, Index, IndexEntry
+from timefs.guest.ntfs.name import escaped, find_name, show_name
+from timefs.guest.ntfs.node import NtfsNode, Parts
+from timefs.guest.ntfs.record import DATA, FILE_NAME, NUMBER_MASK
+from timefs.guest.ntfs.reparse import LINK_TAGS, Target, parse_target, read_reparse, refuse
+from timefs.guest.ntfs.state import HIBERNATION_FILE, VOLUME_STATE, read_state
+from timefs.tree import Attributes, Entry, Folder, Link, Node
+
+ROOT_NUMBER: Final = 5
+FOLDER_MODE: Final = 0o040555
+LINK_MODE: Final = 0o120777
+FLAG_REPARSE: Final = 0x400
+FLAG_FOLDER: Final = 0x10000000
+
+TARGET_BYTES_MAX: Final = 4095
+"""The kernel takes no longer path."""
+
+_UP: Final = b".."
+
+
+class NtfsFolder(NtfsNode, Folder):
+    """A folder. It is served only through its one parent, so no cycle can be walked."""
+
+    _folder = True
+
+    def __init__(
+        self, parts: Parts, reference: int, above: "NtfsFolder | None" = None, name: bytes = b""
+    ) -> None:
+        """`above` is the folder that holds it as `name`; the root has none."""
+        super().__init__(parts, reference)
+        self._above = above
+        self._name = name
+
+    def path(self) -> list[bytes]:
+        """The names that lead from the root to the folder."""
+        names: list[bytes] = []
+        folder = self
+        while folder._above is not None:
+            names.append(folder._name)
+            folder = folder._above
+        return names[::-1]
+
+    @property
+    def root(self) -> "NtfsFolder":
+        """The volume's root."""
+        folder = self
+        while folder._above is not None:
+            folder = folder._above
+        return folder
+
+    def attributes(self) -> Attributes:
+        return self._attributes(self.file(), FOLDER_MODE, 0, 0)
+
+    def lookup(self, name: bytes) -> Node:
+        units = find_name(name)
+        index = self._index()
+        found = index.find(units) if units is not None else None
+        if found is not None and self._shown(found) and show_name(found.name) == name:
+            return self._node(found)
+        if escaped(name):
+            for entry in index.entries():
+                if show_name(entry.name) == name and self._shown(entry):
+                    return self._node(entry)
+        stream = self._stream(name) if b":" in name else None
+        if stream is None:
+            raise NotFoundError("no such file or folder")
+        return stream
+
+    def find(self, name: bytes) -> Entry | None:
+        """The entry that Windows means by a name: in any case by $UpCase, or an 8.3 alias.
+
+        Raises:
+            CorruptError: damage on the way, or damage that may hide the name.
+        """
+        units = find_name(name)
+        found = self._index().find_alike(units) if units is not None else None
+        if found is not None and found.namespace == NAMESPACE_DOS:
+            found = self._in_full(found)
+        return self._entry(found) if found is not None and self._shown(found) else None
+
+    def _in_full(self, alias: IndexEntry) -> IndexEntry | None:
+        """The entry of the name that an alias stands beside."""
+        for piece in self.parts.table.file(alias.reference).pieces(FILE_NAME):
+            value = piece.value or b""
+            parent, namespace = int.from_bytes(value[:6], "little"), value[65:66]
+            if parent == self.number and namespace not in (b"", bytes([NAMESPACE_DOS])):
+                return self._index().find(value[66 : 66 + 2 * value[64]])
+        return None
+
+    def entries(self) -> Iterator[Entry]:
+        for entry in self._index().entries():
+            if self._shown(entry):
+                yield self._entry(entry)
+
+    def _computed(self) -> Mapping[bytes, Callable[[], bytes]]:
+        return {VOLUME_STATE: self._state} if self.number == ROOT_NUMBER else {}
+
+    def _state(self) -> bytes:
+        hibernation = None
+        with suppress(CorruptError, UnsupportedError):
+            found = self.find(HIBERNATION_FILE)
+            if found is not None and isinstance(found.node, NtfsFile):
+                hibernation = found.node.open()
+        return read_state(self.parts.table, hibernation)
+
+    def _index(self) -> Index:
+        file = self.file()
+        reparse = read_reparse(file)
+        if reparse is not None and reparse.tag in LINK_TAGS:
+            raise refuse(file, reparse.tag)
+        expected = self._above.number if self._above is not None else self.number
+        for name in file.pieces(FILE_NAME):
+            parent = int.from_bytes((name.value or b"")[:6], "little")
+            if parent != expected:
+                raise CorruptError(
+                    f"{file.record.where}: expected its parent {expected}, got {parent}"
+                )
+        return self.parts.indexes.of(self._reference)
+
+    def _shown(self, entry: IndexEntry) -> bool:
+        if self.number != ROOT_NUMBER:
+            return True
+        number = entry.reference & NUMBER_MASK
+        return number >= USER_NUMBER_MIN or (self.parts.show_system and number != ROOT_NUMBER)
+
+    def _stream(self, name: bytes) -> NtfsStream | None:
+        """The stream that `NAME:STREAM` means, if there is one."""
+        base, _, stream = name.partition(b":")
+        units, stream_units = find_name(base), find_name(stream)
+        found = self._index().find(units) if units and stream_units else None
+        if found is None or stream_units is None or not self._shown(found):
+            return None
+        file = self.parts.table.file(found.reference)
+        if stream_units not in file.names(DATA):
+            return None
+        return NtfsStream(self.parts, found.reference, stream_units, of_folder=file.record.folder)
+
+    def _entry(self, entry: IndexEntry) -> Entry:
+        return Entry(show_name(entry.name), self._node(entry))
+
+    def _node(self, entry: IndexEntry) -> Node:
+        is_folder = bool(entry.flags & FLAG_FOLDER)
+        if entry.flags & FLAG_REPARSE and entry.tag in LINK_TAGS:
+            return NtfsLink(self.parts, entry.reference, self, of_folder=is_folder)
+        if not is_folder:
+            return NtfsFile(self.parts, entry.reference)
+        return NtfsFolder(self.parts, entry.reference, self, show_name(entry.name))
+
+
+class NtfsLink(NtfsNode, Link):
+    """A symbolic link or junction, as its folder lists it."""
+
+    def __init__(
+        self, parts: Parts, reference: int, folder: NtfsFolder, *, of_folder: bool
+    ) -> None:
+        super().__init__(parts, reference)
+        self._holder = folder
+        self._folder = of_folder
+
+    @property
+    def identity(self) -> bytes:
+        # The same link reads otherwise in another folder, so hard links to it are not one node.
+        return super().identity + b"@" + self._holder.identity[-8:]
+
+    def attributes(self) -> Attributes:
+        file = self.file()
+        try:
+            size = len(self.target())
+        except (CorruptError, UnsupportedError):
+            size = 0
+        return self._attributes(file, LINK_MODE, size, 0)
+
+    def target(self) -> bytes:
+        file = self.file()
+        reparse = read_reparse(file)
+        if reparse is None or reparse.tag not in LINK_TAGS:
+            raise CorruptError(f"{file.record.where}: expected a link, found none")
+        target = parse_target(reparse, file.record.where)
+        start = [] if target.rooted else self._holder.path()
+        names, there = self._resolve(start, target, file.record.where)
+        if target.drive and not there:
+            raise UnsupportedError(
+                f"{file.record.where}: a link to {target.drive}, where this volume has no such path"
+            )
+        path = _relative(self._holder.path(), names)
+        if len(path) > TARGET_BYTES_MAX:
+            raise UnsupportedError(f"{file.record.where}: a link to a path of {len(path)} bytes")
+        return path
+
+    def _resolve(
+        self, start: Sequence[bytes], target: Target, where: str
+    ) -> tuple[list[bytes], bool]:
+        """The names from the root to the target, and whether there is something."""
+        names = list(start)
+        for name in target.names:
+            if name != _UP:
+                names.append(name)
+            elif names:
+                names.pop()
+            else:
+                raise UnsupportedError(f"{where}: a link to above its volume's root")
+        node: Node | None = self._holder.root
+        for position, name in enumerate(names):
+            if isinstance(node, Link):
+                break  # what is behind a link is the reader's business
+            found = node.find(name) if isinstance(node, NtfsFolder) else None
+            node = found.node if found is not None else None
+            names[position] = found.name if found is not None else name
+        return names, node is not None
+
+
+def _relative(folder: Sequence[bytes], names: Sequence[bytes]) -> bytes:
+    """The path from a folder to what `names` lead to, both from the root."""
+    common = 0
+    while common < min(len(folder), len(names)) and folder[common] == names[common]:
+        common += 1
+    steps = [_UP] * (len(folder) - common) + list(names[common:])
+    return b"/".join(steps) or b"."
