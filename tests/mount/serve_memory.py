@@ -50,11 +50,12 @@ def main() -> int:
     mode, what, mountpoint, repository, log_path = sys.argv[1:]
     open_root = {"small": small, "large": large, "damaged": damaged, "broken": broken}[what]
     try:
-        if mode == "foreground":
+        if mode != "background":
             return mount_foreground(
                 open_root,
                 Path(mountpoint),
                 Path(repository),
+                portable=mode == "portable",
                 ready=lambda: print("ready", flush=True),
             )
         mount_background(open_root, Path(mountpoint), Path(repository), log_path=Path(log_path))

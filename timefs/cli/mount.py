@@ -23,9 +23,15 @@ from timefs.tree import Folder
     help="How instants are listed: 2026-05-01T10:00:37Z, or with no colon for Windows.",
 )
 @click.option("--allow-other", is_flag=True, help="Let other users in too.")
+@click.option("--portable", is_flag=True, help="Through libfuse and mfusepy, in the foreground.")
 @pass_session
 def mount(
-    session: Session, folder: str, foreground: bool, names: str | None, allow_other: bool
+    session: Session,
+    folder: str,
+    foreground: bool,
+    names: str | None,
+    allow_other: bool,
+    portable: bool,
 ) -> None:
     """Mount the history at the folder DIR, in the background unless told otherwise.
 
@@ -45,8 +51,11 @@ def mount(
     def open_root() -> Generator[Folder]:
         yield absolute.tree(absolute.open(), spelling).root
 
-    if foreground:
-        sys.exit(mount_foreground(open_root, mountpoint, root, allow_other=allow_other))
+    if foreground or portable:
+        code = mount_foreground(
+            open_root, mountpoint, root, allow_other=allow_other, portable=portable
+        )
+        sys.exit(code)
     log_path = absolute.open().cache / "mount.log"
     mount_background(open_root, mountpoint, root, log_path=log_path, allow_other=allow_other)
     session.show(

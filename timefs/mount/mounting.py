@@ -18,6 +18,7 @@ from timefs.mount.core import FileSystem
 from timefs.mount.fuse.mounting import attach, detach
 from timefs.mount.fuse.server import Server
 from timefs.mount.points import FILE_SYSTEM_TYPE, absolute, check_mountpoint, mount_at
+from timefs.mount.portable import PortableServer, mounted_portably
 from timefs.tree import Folder
 
 OpenRoot = Callable[[], AbstractContextManager[Folder]]
@@ -84,11 +85,12 @@ def mount_foreground(
     repository: Path,
     *,
     allow_other: bool = False,
+    portable: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Mount and serve until unmounted or signalled; answers the exit code.
 
-    `ready` is called when the mount answers.
+    `portable` goes through libfuse or its like. `ready` is called when the mount answers.
 
     Raises:
         TimefsError: it cannot be mounted.
@@ -96,7 +98,8 @@ def mount_foreground(
     check_mountpoint(mountpoint, repository)
     with _signals_held(), open_root() as root:
         try:
-            with mounted(root, mountpoint, repository, allow_other=allow_other) as server:
+            show = mounted_portably if portable else mounted
+            with show(root, mountpoint, repository, allow_other=allow_other) as server:
                 ready()
                 _wait(server)
         except StoppedError as stopped:
@@ -139,7 +142,7 @@ def _signals_held() -> Generator[None, None, None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _wait(server: Server) -> None:
+def _wait(server: Server | PortableServer) -> None:
     """Wait for the end of the mount, or for a signal."""
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
