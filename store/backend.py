@@ -60,6 +60,10 @@ class Backend(ABC):
         """Numbers of the packs that a writer has, sorted."""
 
     @abstractmethod
+    def sizes(self, writer: int) -> dict[int, int]:
+        """Bytes of each pack that a writer has, by its number."""
+
+    @abstractmethod
     def size(self, name: str) -> int:
         """Bytes of an object.
 
@@ -181,6 +185,16 @@ class DirectoryBackend(Backend):
             return sorted(int(name) for name in os.listdir(folder) if name.isdigit())  # noqa: PTH208
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise translate(error, str(folder)) from error
+
+    def sizes(self, writer: int) -> dict[int, int]:
+        folder = (self.root / pack_name(writer, 0)).parent
+        try:
+            with os.scandir(folder) as entries:
+                return {int(e.name): e.stat().st_size for e in entries if e.name.isdigit()}
+        except FileNotFoundError:
+            return {}
         except OSError as error:
             raise translate(error, str(folder)) from error
 

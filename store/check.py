@@ -15,7 +15,7 @@ from store.catalog import Catalog
 from store.errors import DamagedError, TimefsError
 from store.history import FileState, Instant
 from store.index import Index, WriterState
-from store.index_pages import stored_checksum
+from store.index_pages import PageKey, parse_page
 from store.index_schema import SCHEMA
 from store.pack import PackReference, pack_name
 from store.packs import Footer, frame_table
@@ -115,7 +115,7 @@ class Check:
             self._bad.add(pack)
             self._find(str(error), BadSlots(*pack, 0, 1 << 32))
             return
-        for flaw in footer.flaws:
+        for flaw in footer.flaws + self._reader.second_copies(footer):
             text = f"{flaw}; the other copy is whole, nothing is lost"
             self._findings.append(Finding(False, text, []))
         self._packs += 1
@@ -170,15 +170,10 @@ class Check:
             self._find(f"{where}: its blocks are not those that were digested", slots)
 
     def _check_index(self) -> None:
-        pages = "SELECT writer, file, page, runs, checksum FROM pages"
+        pages = "SELECT writer, file, page, position, runs, checksum FROM pages"
         try:
-            for writer, file, page, blob, expected in self._index.each(pages):
-                where = f"index: writer {writer} file {file} page {page}"
-                if stored_checksum(blob) != expected or len(blob) % RUN.itemsize:
-                    self._find(f"{where}: wrong checksum; run `timefs rebuild`")
-                    continue
-                for fields in np.frombuffer(blob, RUN).tolist():
-                    self._check_run(where, Run(*fields))
+            for *key, runs, expected in self._index.each(pages):
+                self._check_page(PageKey(*key), runs, expected)
         except DamagedError as error:
             self._find(str(error))
         for writer, number in self._index.ask("SELECT writer, number FROM lost"):
@@ -187,6 +182,16 @@ class Check:
             self._find(
                 f"pack {name}: the index was made without it; put it back, `timefs rebuild`", bad
             )
+
+    def _check_page(self, key: PageKey, stored: bytes, expected: int) -> None:
+        try:
+            runs = parse_page(key, stored, expected)
+        except DamagedError as error:
+            self._find(str(error))
+            return
+        where = f"index: writer {key.writer} file {key.file} page {key.page}"
+        for fields in runs.tolist():
+            self._check_run(where, Run(*fields))
 
     def _check_run(self, where: str, run: Run) -> None:
         if run.writer in (0, LOST_WRITER) or PackReference(run.writer, run.number) in self._bad:
@@ -274,13 +279,22 @@ def _needs(
         return True
     at = position(instant.epoch, instant.sequence)
     for page in pages or range(-(-state.size // PAGE_BYTES)):
-        runs = index.page(instant.writer, state.number, page, at)
+        expected = min(PAGE_BYTES, state.size - page * PAGE_BYTES)
+        if expected <= 0:
+            continue
+        runs = _within(index.page(instant.writer, state.number, page, at), expected)
         if _touches(runs, bad):
             return True
-        expected = min(PAGE_BYTES, state.size - page * PAGE_BYTES)
         if bad.writer == LOST_WRITER and int(runs["length"].sum(dtype=np.int64)) < expected:
             return True
     return False
+
+
+def _within(runs: Runs, length: int) -> Runs:
+    """The runs up to where the file ends."""
+    runs = runs[runs["offset"] < length].copy()
+    runs["length"] = np.minimum(runs["length"], length - runs["offset"])
+    return runs
 
 
 def _touches(runs: Runs, bad: BadSlots) -> bool:

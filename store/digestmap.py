@@ -17,6 +17,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from store.backend import translate
+from store.errors import DamagedError
 from store.packs import PackReader
 from store.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
 from store.run import LOST_WRITER, Run, Runs
@@ -39,8 +40,17 @@ Digests = npt.NDArray[np.uint64]
 class DigestMap:
     """A working copy of a file's map; `keep` makes it the map of a new position."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, lost_packs: int) -> None:
+        """Make a map.
+
+        Args:
+            path: Where it is kept.
+            size: Bytes of the file.
+            lost_packs: How many packs the index knows to be lost; a map kept when there were fewer
+                may say of a block that it is stored when it no longer is.
+        """
         self._path = path
+        self._lost_packs = lost_packs
         self._working = path.with_name(f"{path.name}.{os.getpid()}.new")
         self._file: BinaryIO | None = None
         self.size = size
@@ -83,10 +93,9 @@ class DigestMap:
             return header[:32] == self._header(position, self.size) and header[32:] == _hash(file)
         return False
 
-    @staticmethod
-    def _header(position: int, size: int) -> bytes:
-        numbers = position.to_bytes(8, "little") + size.to_bytes(8, "little")
-        return (MAGIC + numbers).ljust(32, b"\0")
+    def _header(self, position: int, size: int) -> bytes:
+        numbers = (position, size, self._lost_packs)
+        return MAGIC + b"".join(number.to_bytes(8, "little") for number in numbers)
 
     def _copy_kept(self) -> None:
         with self._path.open("rb") as source:
@@ -202,10 +211,8 @@ def page_digests(reader: PackReader, runs: Runs, length: int, blocks: Digests) -
         reader: Reads the packs' digests.
         runs: Of the page, without overlap.
         length: Bytes of the file in this page.
-        blocks: The map's digests for the page, zeros so far.
+        blocks: The map's digests for the page.
     """
-    if runs.size == 1 and runs["writer"][0] == 0 and runs["length"][0] >= length:
-        return  # a map starts as zeros, and where it is not touched it is a hole
     blocks[:] = np.frombuffer(UNKNOWN_DIGEST, np.uint64)
     for fields in runs.tolist():
         run = Run(*fields)
@@ -219,8 +226,9 @@ def page_digests(reader: PackReader, runs: Runs, length: int, blocks: Digests) -
             blocks[first:end] = 0
         elif run.writer != LOST_WRITER and end > first and _on_grid(run):
             slot = run.slot + run.skip // BLOCK_BYTES
-            known = reader.digests(run.writer, run.number, slot, end - first)
-            blocks[first:end] = np.frombuffer(known, np.uint64).reshape(-1, 2)
+            with suppress(DamagedError):  # a lost pack's blocks are unknown and stored again
+                known = reader.digests(run.writer, run.number, slot, end - first)
+                blocks[first:end] = np.frombuffer(known, np.uint64).reshape(-1, 2)
 
 
 def _on_grid(run: Run) -> bool:

@@ -44,6 +44,7 @@ class FileState(NamedTuple):
     """Of the file within its machine; stays for life."""
     kind: FileKind
     size: int
+    """Bytes; below 0 if a lost pack took the knowledge: opening it then fails."""
     changed_ns: int
     """Time of the newest change at or before the instant."""
     changed_epoch: int

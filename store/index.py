@@ -282,6 +282,10 @@ class Index:
         )
         return rows[0][0] or 0
 
+    def lost_packs(self) -> int:
+        """How many packs of all writers are lost."""
+        return self.ask("SELECT count(*) FROM lost")[0][0]
+
     def follow(self, reader: PackReader, writer: int | None = None) -> None:
         """Take in every pack sealed since: of one writer, or of all and new ones.
 

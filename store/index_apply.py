@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from store.errors import DamagedError
-from store.index_pages import page_runs, stored_checksum
+from store.index_pages import PageKey, page_runs, stored_checksum
 from store.index_schema import EventKind, encode_name
 from store.pack import PackReference, Statement, pack_name
 from store.row import DIGEST_BYTES, INSTANT_FUZZY, RowKind, position
@@ -75,11 +75,12 @@ class TransactionApplier:
                 groups[edge.file, page].append(run)
 
     def _write_pages(self, groups: PageGroups) -> None:
-        entries: list[tuple[int, int, int, int, int, int, bytes, int]] = []
+        entries: list[tuple[int | bytes, ...]] = []
         for (file, page), runs in groups.items():
             blob = np.array([tuple(run) for run in runs], dtype=RUN).tobytes()
             first, last = runs[0].position, runs[-1].position
-            entries.append((self._writer, file, page, last, 0, first, blob, stored_checksum(blob)))
+            key = PageKey(self._writer, file, page, last)
+            entries.append((*key, 0, first, blob, stored_checksum(key, blob)))
         self._connection.executemany("INSERT INTO pages VALUES (?,?,?,?,?,?,?,?)", entries)
         self._touched.update(groups)
 
@@ -138,17 +139,10 @@ class TransactionApplier:
             if self._too_long(file, page):
                 runs = page_runs(self._connection, self._writer, file, page, self.position)
                 blob = runs.tobytes()
+                key = PageKey(self._writer, file, page, self.position)
                 self._connection.execute(
                     "INSERT INTO pages VALUES (?,?,?,?,1,?,?,?)",
-                    (
-                        self._writer,
-                        file,
-                        page,
-                        self.position,
-                        self.position,
-                        blob,
-                        stored_checksum(blob),
-                    ),
+                    (*key, self.position, blob, stored_checksum(key, blob)),
                 )
 
     def _too_long(self, file: int, page: int) -> bool:

@@ -5,6 +5,7 @@ store.index (answers) and store.index_apply (merging). Pure questions to one SQL
 """
 
 import sqlite3
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,19 @@ from store.errors import DamagedError
 from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs, paint
 
 
-def stored_checksum(runs: bytes) -> int:
-    """The checksum of a blob of runs, as the signed number that SQLite keeps."""
-    return int.from_bytes(checksum(runs).to_bytes(8, "little"), "little", signed=True)
+class PageKey(NamedTuple):
+    """Which page of which file, as of which position."""
+
+    writer: int
+    file: int
+    page: int
+    position: int
+
+
+def stored_checksum(key: PageKey, runs: bytes) -> int:
+    """The checksum of runs and of where they belong, as the signed number that SQLite keeps."""
+    whole = checksum(b"".join(number.to_bytes(8, "little") for number in key) + runs)
+    return int.from_bytes(whole.to_bytes(8, "little"), "little", signed=True)
 
 
 def page_runs(connection: sqlite3.Connection, writer: int, file: int, page: int, at: int) -> Runs:
@@ -40,14 +51,14 @@ def page_runs(connection: sqlite3.Connection, writer: int, file: int, page: int,
         since = span[0]
         parts.append(_span_runs(since, bool(span[1])))
     elif base:
-        parts.append(_parse(base[1], base[2], writer, file, page))
+        parts.append(parse_page(PageKey(writer, file, page, base[0]), base[1], base[2]))
     deltas = connection.execute(
-        "SELECT runs, checksum FROM pages WHERE writer = ? AND file = ? AND page = ?"
+        "SELECT position, runs, checksum FROM pages WHERE writer = ? AND file = ? AND page = ?"
         " AND whole = 0 AND position > ? AND first_position <= ? ORDER BY position",
         (writer, file, page, since, at),
     ).fetchall()
-    for blob, expected in deltas:
-        runs = _parse(blob, expected, writer, file, page)
+    for last, blob, expected in deltas:
+        runs = parse_page(PageKey(writer, file, page, last), blob, expected)
         parts.append(runs[(runs["position"] > since) & (runs["position"] <= at)])
     if not parts:
         return np.empty(0, RUN)
@@ -59,10 +70,15 @@ def _span_runs(at: int, lost: bool) -> Runs:
     return np.array([tuple(Run(at, 0, PAGE_BYTES, 0, 0, writer, 0, 0, 0))], dtype=RUN)
 
 
-def _parse(blob: bytes, expected: int, writer: int, file: int, page: int) -> Runs:
-    if stored_checksum(blob) != expected or len(blob) % RUN.itemsize:
+def parse_page(key: PageKey, runs: bytes, expected: int) -> Runs:
+    """The runs of a stored page.
+
+    Raises:
+        DamagedError: they are not what was put there.
+    """
+    if stored_checksum(key, runs) != expected or len(runs) % RUN.itemsize:
         raise DamagedError(
-            f"index: writer {writer} file {file} page {page}: wrong checksum; "
+            f"index: writer {key.writer} file {key.file} page {key.page}: wrong checksum; "
             f"run `timefs rebuild` to make the index again"
         )
-    return np.frombuffer(blob, RUN)
+    return np.frombuffer(runs, RUN)

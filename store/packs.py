@@ -168,6 +168,22 @@ class PackReader:
             flaws.append(f"pack {name}: {what}, copy {copy + 1} of 2: wrong checksum")
         raise DamagedError(f"pack {name}: {what}: both copies have a wrong checksum")
 
+    def second_copies(self, footer: Footer) -> list[str]:
+        """What is wrong with the second frame table and statement, a line each."""
+        envelope = footer.envelope
+        name = pack_name(envelope.writer, envelope.number)
+        flaws: list[str] = []
+        stored = self._read(
+            name, envelope.table_offset + envelope.footer_bytes, envelope.footer_bytes
+        )
+        for what, content, whole in (
+            ("frame table", stored[: envelope.table_bytes], footer.table),
+            ("statement", stored[envelope.table_bytes :], footer.statement),
+        ):
+            if content != whole and not any(f"{what}, copy 1" in flaw for flaw in footer.flaws):
+                flaws.append(f"pack {name}: {what}, copy 2 of 2: wrong checksum")
+        return flaws
+
     def statement(self, footer: Footer) -> Statement:
         """What the pack says."""
         name = pack_name(footer.envelope.writer, footer.envelope.number)

@@ -6,6 +6,7 @@ use one repository at once, and none of them ever locks it.
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
@@ -31,6 +32,8 @@ from store.row import BLOCK_BYTES, ROW, blocks_of, epoch_of, position, sequence_
 from store.run import PAGE_BYTES, Runs
 from store.snapshot import PageCache, Snapshot
 from store.transaction import Transaction, TransactionIdentity
+
+log = logging.getLogger(__name__)
 
 NEWEST_PACKS: Final = 64
 """A machine's newest packs, probed for duplicates one digest at a time."""
@@ -182,11 +185,26 @@ class Repository(History):
                 sizes[file] = -1
             else:
                 names.pop(file, None)
+        names = self._perhaps_lost(instant.writer, at, {row[0] for row in rows}) | names
         states = [
             self._file_state(instant, at, file, name, kind, sizes.get(file, -1))
             for file, (name, kind) in names.items()
         ]
         return sorted(states)
+
+    def _perhaps_lost(self, writer: int, at: int, known: set[int]) -> dict[int, tuple[str, int]]:
+        """Files that a lost pack may have begun by a position: shown, though nothing is known."""
+        if not self.index.ask(
+            "SELECT 1 FROM lost WHERE writer = ? AND position <= ? LIMIT 1", writer, at
+        ):
+            return {}
+        rows = self.index.ask(
+            "SELECT file, name, value, min(position) FROM events WHERE writer = ? AND kind = ?"
+            " GROUP BY file",
+            writer,
+            EventKind.FILE,
+        )
+        return {file: (name, value) for file, name, value, _ in rows if file not in known}
 
     def _file_state(
         self, instant: Instant, at: int, file: int, name: str, kind: int, size: int
@@ -198,7 +216,7 @@ class Repository(History):
             file,
             at,
         )
-        last, _, time_ns = rows[0] if rows else (at, at, 0)  # all it ever had was lost
+        last, _, time_ns = rows[0] if rows else (at, at, instant.time_ns)  # all is lost
         changed = min(last, at)
         return FileState(
             name,
@@ -222,6 +240,27 @@ class Repository(History):
     def claim(self, machine: str, *, wait: bool) -> AbstractContextManager[None]:
         """Be the only one on this host that captures the machine; nothing else is held up."""
         return claim(self.root, machine, wait=wait)
+
+    def notice_losses(self) -> None:
+        """See that the index knows no pack that is gone or cut short: else it is made again.
+
+        Whoever continues a history asks this first, so that what was lost is stored anew.
+        """
+        self.index.follow(self.reader)
+        for writer in [state.writer for state in self.index.writers()]:
+            there = self.backend.sizes(writer)
+            known = self.index.ask("SELECT number, bytes FROM packs WHERE writer = ?", writer)
+            gone = [number for number, size in known if there.get(number) != size]
+            if gone:
+                name = pack_name(writer, gone[0])
+                log.warning(
+                    "pack %s and %d more: missing or cut short; the index is made again without; "
+                    "run `timefs check` to see what that hurts",
+                    name,
+                    len(gone) - 1,
+                )
+                self.index.rebuild(self.reader)
+                return
 
     def state(self, machine: str) -> MachineState:
         """Where the machine's history stands; a new machine is given the next free writer."""
@@ -312,7 +351,7 @@ class Repository(History):
     def digest_map(self, state: MachineState, file: KnownFile) -> DigestMap:
         """The digests of the file's newest state, as a working copy to compare with and change."""
         path = self.cache / DIGEST_MAPS / f"{state.writer:08x}-{file.number:08x}"
-        digest_map = DigestMap(path, file.size)
+        digest_map = DigestMap(path, file.size, self.index.lost_packs())
         digest_map.open(file.position, lambda empty: self._fill(empty, state.writer, file))
         return digest_map
 
@@ -321,9 +360,10 @@ class Repository(History):
         for page in range(-(-file.size // PAGE_BYTES)):
             first = page * PAGE_BYTES // BLOCK_BYTES
             length = min(PAGE_BYTES, file.size - page * PAGE_BYTES)
-            blocks = digest_map.blocks(first, blocks_of(length))
             runs = self.index.page(writer, file.number, page, file.position)
-            page_digests(self.reader, runs, length, blocks)
+            if runs.size != 1 or runs["writer"][0] or runs["length"][0] < length:
+                blocks = digest_map.blocks(first, blocks_of(length))
+                page_digests(self.reader, runs, length, blocks)  # else zeros: a map starts as such
 
     def _samples(self, prefixes: Sequence[int]) -> list[tuple[int, int]]:
         rows = self.index.ask(

@@ -88,6 +88,7 @@ def record(repository: Repository, order: Order, progress: Progress) -> Recorded
         for name, path in order.sources:
             sources.append(Source(name, path))
         with repository.claim(order.machine, wait=order.wait):
+            repository.notice_losses()
             return _record(repository, order, sources, progress)
     finally:
         for source in sources:

@@ -39,7 +39,7 @@ from timefs.recorder import NamedSource, Order, record, silent
 
 MACHINE = "vm1"
 CONTAINER = FILE_KINDS.index(FileKind.CONTAINER)
-NAMES = ["a.img", "b.img", os.fsdecode(b"c\xff.img")]
+NAMES = ["a.img", "b.img", "été.img"]
 
 sizes = st.one_of(
     st.integers(0, 30_000),
@@ -199,7 +199,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def rename(self, which: int, serial: int) -> None:
         numbers = self.numbers()
         old = sorted(self.files)[which % len(self.files)]
-        new = f"renamed-{serial}.img"
+        new = os.fsdecode(b"renamed-\xff-%d.img" % serial)  # to the store a name is any bytes
         if new in numbers:
             return
         self.clock.time_ns += 1_500_000_000

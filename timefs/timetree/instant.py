@@ -55,12 +55,12 @@ class CapturedFile(Leaf):
         return self._captured.identity
 
     def attributes(self) -> Attributes:
-        return self._attributes(self._captured.state.size)
+        return self._attributes(max(0, self._captured.state.size))  # a lost size opens as EIO
 
     def _attributes(self, size: int) -> Attributes:
         """A disk takes at most what its container takes, so that copies of it stay sparse."""
         time_ns = self._captured.state.changed_ns
-        allocated_bytes = min(size, self._captured.state.size)
+        allocated_bytes = min(size, max(0, self._captured.state.size))
         times = (time_ns, time_ns, time_ns, time_ns)
         return Attributes(S_IFREG | 0o444, size, allocated_bytes, 1, *times)
 
