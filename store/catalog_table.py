@@ -55,7 +55,9 @@ class CatalogTable:
         except TableNotFoundError:
             self._delta, uris = None, []
         except (DeltaError, OSError) as error:
-            raise self.damaged(error) from error
+            if any(path.stat().st_size for path in (folder / LOG).glob("*.json")):
+                raise self.damaged(error) from error
+            self._delta, uris = None, []  # a power cut came before its first commit was durable
         self.files = sorted(self._parse(uri) for uri in uris)
         self._ends = self._chain()
 
@@ -161,13 +163,18 @@ class CatalogTable:
     def _make_durable(self) -> None:
         """Delta makes nothing durable: so that a power cut costs the newest entry at most."""
         log = self._folder / LOG
-        for path in sorted(log.glob("*.json"))[-2:]:  # the first commit of a table is two entries
+        checkpoints = sorted(log.glob("*.checkpoint.parquet"))[-1:]
+        entries = sorted(log.glob("*.json"))[-2:]  # the first commit of a table is two entries
+        for path in [*checkpoints, *entries]:
             with path.open("rb") as file:
                 os.fdatasync(file.fileno())
         sync_folder(log)
 
     def sweep(self) -> None:
         """Remove what writers that were killed left; the caller is the catalog's only writer."""
+        if self._delta is None:
+            erase_table(self._folder)
+            return
         known = {file.path for file in self.files}
         for path in self._folder.rglob("*"):
             orphan = path.suffix == ".parquet" and path.parent.name != LOG and path not in known

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from store.errors import DamagedError, NotFoundError, TimefsError
-from store.index_error import boot_id, index_error
+from store.index_error import (
+    OPEN_ROOM_BYTES,
+    WRITE_ROOM_BYTES,
+    boot_id,
+    index_error,
+    need_room,
+)
 from store.index_follow import Follower, WriterState, passed
 from store.index_pages import page_runs
 from store.index_schema import INDEX_FORMAT, SCHEMA, decode_name
@@ -168,6 +174,7 @@ class Index:
     def _changing(self) -> Generator[sqlite3.Connection]:
         """One SQLite transaction, all or nothing."""
         connection = self._connection
+        need_room(self._path, WRITE_ROOM_BYTES)
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -180,6 +187,8 @@ class Index:
             raise self._error(error) from error
 
     def _connect(self) -> sqlite3.Connection:
+        if not self._path.with_name(f"{self._path.name}-shm").exists():
+            need_room(self._path, OPEN_ROOM_BYTES)
         connection = sqlite3.connect(
             self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )

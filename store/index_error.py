@@ -10,8 +10,11 @@ from typing import Final
 
 from store.errors import BusyError, DamagedError, FullError, TimefsError
 
-ROOM_BYTES_MIN: Final = 1 << 20
-"""With less room than this an input or output error of SQLite is a full disk."""
+WRITE_ROOM_BYTES: Final = 8 << 20
+"""Room that a change of the index needs at least."""
+
+OPEN_ROOM_BYTES: Final = 1 << 20
+"""Room that opening it needs when no other process has it open."""
 
 _PLACE: Final = (
     sqlite3.SQLITE_CANTOPEN,
@@ -36,9 +39,22 @@ def index_error(path: Path, error: sqlite3.DatabaseError) -> TimefsError:
     return DamagedError(f"{text}; run `timefs rebuild` to make it again from the packs")
 
 
-def _full(path: Path) -> bool:
+def _full(path: Path, room_bytes: int = OPEN_ROOM_BYTES) -> bool:
     status = os.statvfs(path.parent)
-    return status.f_bavail * status.f_frsize < ROOM_BYTES_MIN
+    return status.f_bavail * status.f_frsize < room_bytes
+
+
+def need_room(path: Path, room_bytes: int) -> None:
+    """Ask for room before SQLite does: on a full disk its mapped memory would be a fatal signal.
+
+    Raises:
+        FullError: there is too little.
+    """
+    if _full(path, room_bytes):
+        raise FullError(
+            f"index {path}: expected {room_bytes >> 20} MiB of room, got less; "
+            f"free space there, or {_ELSEWHERE}"
+        )
 
 
 def boot_id() -> str:

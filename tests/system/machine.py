@@ -40,7 +40,7 @@ class Machine:
         self.tried: set[str] = set()
 
     def command(self, *words: "str | Path") -> list[str]:
-        program = [sys.executable, "-m", "timefs.cli.main", "--json"]
+        program = [sys.executable, "-X", "faulthandler", "-m", "timefs.cli.main", "--json"]
         places = ["-r", str(self.root), "--cache", str(self.cache)]
         return [*program, *places, *map(str, words)]
 
