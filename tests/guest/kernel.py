@@ -100,11 +100,12 @@ def kernel_shown(path: Path, depth: int) -> dict[str, object]:
         "mtime": seen.st_mtime_ns,
         "atime": seen.st_atime_ns,
         "ctime": seen.st_ctime_ns,
-        "xattrs": {
-            os.fsencode(name): os.getxattr(path, name, follow_symlinks=False)
-            for name in sorted(os.listxattr(path, follow_symlinks=False))
-        },
     }
+    with suppress(OSError):  # not every file system has any
+        names = sorted(os.listxattr(path, follow_symlinks=False))
+        facts["xattrs"] = {
+            os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names
+        }
     if stat.S_ISLNK(seen.st_mode):
         target = os.fsencode(path.readlink())
         if target.startswith(b"/"):

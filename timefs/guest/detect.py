@@ -18,6 +18,10 @@ from timefs.guest.vhdx_made import made_vhdx
 NTFS: Final = "NTFS"
 LVM: Final = "LVM2"
 EXT: Final = "ext2/3/4"
+EXFAT: Final = "exFAT"
+FAT32: Final = "FAT32"
+FAT16: Final = "FAT16"
+FAT12: Final = "FAT12"
 SECTOR_BYTES: Final = 512
 
 _OLD_VMDK: Final = b"COWD"
@@ -25,15 +29,15 @@ _OLD_VMDK: Final = b"COWD"
 _FILE_SYSTEMS: Final = (
     (3, b"NTFS    ", NTFS),
     (3, b"-FVE-FS-", "BitLocker, locked"),
-    (3, b"EXFAT   ", "exFAT"),
+    (3, b"EXFAT   ", EXFAT),
     (3, b"ReFS\0\0\0\0", "ReFS"),
     (0, b"LUKS\xba\xbe", "LUKS, locked"),
     (0, b"XFSB", "XFS"),
     (1080, b"\x53\xef", EXT),
     (0x10040, b"_BHRfS_M", "btrfs"),
-    (82, b"FAT32   ", "FAT32"),
-    (54, b"FAT16   ", "FAT16"),
-    (54, b"FAT12   ", "FAT12"),
+    (82, b"FAT32   ", FAT32),
+    (54, b"FAT16   ", FAT16),
+    (54, b"FAT12   ", FAT12),
     (4086, b"SWAPSPACE2", "swap"),
 )
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from store.image import Image
-from timefs.guest.detect import EXT, NTFS
+from timefs.guest.detect import EXFAT, EXT, FAT12, FAT16, FAT32, NTFS
 from timefs.guest.ext import open_volume as open_ext
+from timefs.guest.fat import open_exfat, open_fat
 from timefs.guest.ntfs import open_volume as open_ntfs
 from timefs.tree import Folder
 
@@ -31,6 +32,10 @@ class Volume(Protocol):
 _OPENERS: Final[Mapping[str, Callable[[Image, bytes], Volume]]] = {
     NTFS: open_ntfs,
     EXT: open_ext,
+    EXFAT: open_exfat,
+    FAT32: open_fat,
+    FAT16: open_fat,
+    FAT12: open_fat,
 }
 
 

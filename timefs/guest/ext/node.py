@@ -10,9 +10,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from store.errors import CorruptError, NotFoundError, TimefsError
+from store.errors import CorruptError, NotFoundError
 from store.image import BytesImage, Image
 from timefs.guest.ext.content import mapped
 from timefs.guest.ext.folder import Name, names_of, parent_of
@@ -51,13 +51,23 @@ class Parts:
         """A folder's names, None if they are too many to keep."""
 
 
-def _read_names(table: Table, number: int) -> dict[bytes, Name] | None:
+class _Names(NamedTuple):
+    """A folder's names, and why some of them are missing."""
+
+    found: dict[bytes, Name]
+    refusal: CorruptError | None
+
+
+def _read_names(table: Table, number: int) -> _Names | None:
     found: dict[bytes, Name] = {}
-    for name in names_of(table, table.inode(number)):
-        found[name.name] = name
-        if len(found) > NAMES_MAX:
-            return None
-    return found
+    try:
+        for name in names_of(table, table.inode(number)):
+            found[name.name] = name
+            if len(found) > NAMES_MAX:
+                return None
+    except CorruptError as error:
+        return _Names(found, error)
+    return _Names(found, None)
 
 
 class ExtNode(Node):
@@ -165,14 +175,13 @@ class ExtFolder(ExtNode, Folder):
 
     def lookup(self, name: bytes) -> Node:
         inode = self._entered()
-        try:
-            names = self._parts.names(self._number)
-        except TimefsError:
-            names = None
+        names = self._parts.names(self._number)
         if names is not None:
-            found = names.get(name)
+            found = names.found.get(name)
             if found is not None:
                 return self._node(found)
+            if names.refusal is not None:
+                raise names.refusal
         elif name not in (b"", b".", b".."):
             for one in names_of(self._parts.table, inode, name):
                 if one.name == name:

@@ -1,0 +1,69 @@
+"""A volume: what `open_fat` and `open_exfat` answer.
+
+Defined here and only here: these two and `FatVolume`. Used by the table of file systems.
+Thread-safe and immutable.
+"""
+
+from functools import partial
+from typing import Final
+
+from store.image import Image
+from timefs.guest.fat.boot import read_exfat, read_fat
+from timefs.guest.fat.chain import Table
+from timefs.guest.fat.exfat_folder import exfat_label, exfat_records
+from timefs.guest.fat.fat_folder import fat_label, fat_records
+from timefs.guest.fat.node import FatFolder, Format, Parts, folder_entries
+from timefs.guest.fat.record import Record
+
+FAT_FOLDER_BYTES_MAX: Final = 2 << 20
+EXFAT_FOLDER_BYTES_MAX: Final = 256 << 20
+
+
+class FatVolume:
+    """An open volume."""
+
+    def __init__(self, root: FatFolder, label: str) -> None:
+        self.root = root
+        self.label = label
+
+
+def open_fat(image: Image, identity: bytes) -> FatVolume:
+    """The FAT volume in `image`; its nodes' identities begin with `identity`.
+
+    Raises:
+        UnsupportedError: not FAT.
+        CorruptError: damaged beyond opening.
+    """
+    geometry = read_fat(image)
+    records = partial(fat_records, wide=geometry.width == 32)
+    form = Format(records, fat_label, FAT_FOLDER_BYTES_MAX)
+    return _volume(Parts(identity, Table(image, geometry), form))
+
+
+def open_exfat(image: Image, identity: bytes) -> FatVolume:
+    """The exFAT volume in `image`; its nodes' identities begin with `identity`.
+
+    Raises:
+        UnsupportedError: not exFAT.
+        CorruptError: damaged beyond opening.
+    """
+    form = Format(exfat_records, exfat_label, EXFAT_FOLDER_BYTES_MAX)
+    return _volume(Parts(identity, Table(image, read_exfat(image)), form))
+
+
+def _volume(parts: Parts) -> FatVolume:
+    geometry = parts.table.geometry
+    root = Record(
+        name=b"",
+        place=0,
+        folder=True,
+        size=0,
+        written_bytes=0,
+        cluster=geometry.root_cluster,
+        together=False,
+        created_ns=0,
+        mtime_ns=0,
+        atime_ns=0,
+    )
+    label = parts.form.label(folder_entries(parts.table, parts.form, root))
+    return FatVolume(FatFolder(parts, root, frozenset()), label or geometry.label)
