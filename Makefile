@@ -9,7 +9,7 @@ RUN := .venv/bin/
 help:      ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-prepare:
+prepare:   ## install what is needed, into .venv and by apt
 	@setup/prepare
 
 demo: prepare     ## the main job on real input: capture, mount, walk to any second, copy a file out

@@ -98,11 +98,14 @@ def in_volume(folder: Path, generation: int) -> None:
     server = subprocess.Popen(
         ["ntfs-3g", "-o", options, folder / "partition.raw", mounted],
         start_new_session=True,  # Ctrl-C is for us, who then unmount
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         while not mounted.is_mount():
             if server.poll() is not None:
-                sys.exit("demo: ntfs-3g cannot mount; see its message above")
+                said = server.communicate()[1].strip()
+                sys.exit(f"demo: ntfs-3g: {said}")
             time.sleep(0.01)
         if generation == 0:
             fill(mounted)
@@ -111,7 +114,7 @@ def in_volume(folder: Path, generation: int) -> None:
     finally:
         if server.poll() is None:
             run("umount", mounted)
-        server.wait(60)  # only then is all of it in the file
+        server.communicate(timeout=60)  # only then is all of it in the file
 
 
 def write_changes(folder: Path) -> None:
