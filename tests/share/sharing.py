@@ -84,6 +84,10 @@ class Share(NamedTuple):
         lines = [line[2:36].rstrip() for line in said.splitlines() if line.startswith("  ")]
         return sorted(name for name in lines if name not in (".", ".."))
 
+    def until_listed(self, share: str) -> bool:
+        """Wait for the share of a new machine."""
+        return until_true(lambda: f"\t{share} " in self.listed(READER))
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         self.process.communicate(timeout=SECONDS)

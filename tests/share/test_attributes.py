@@ -5,7 +5,7 @@ from stat import S_IFDIR
 
 import pytest
 
-from store.errors import CorruptError
+from store.errors import CorruptError, UnsupportedError
 from tests.share.serve_memory import EVERYONE, NtfsFile, descriptor
 from tests.timetree.memory_tree import TIME_NS, MemoryFile, MemoryFolder
 from timefs.share.attributes import DOS_ATTRIBUTES, NT_ACL, SambaAttributes
@@ -42,9 +42,24 @@ def test_what_is_no_guests_is_neither_hidden_nor_indexed():
 
 def test_streams_are_listed_and_end_with_the_zero_that_samba_takes_off():
     found = shown(NtfsFile(b"file", b""))
-    assert set(found) == {DOS_ATTRIBUTES, NT_ACL, STREAM}
+    assert set(found) == {DOS_ATTRIBUTES, STREAM}
     assert found[STREAM] == b"[ZoneTransfer]\r\nZoneId=3\r\n\0"
-    assert len(found) == 3
+    assert len(found) == 2
+
+
+class Huge(dict[bytes, bytes]):
+    """A stream that no extended attribute can hold."""
+
+    def __getitem__(self, name: bytes) -> bytes:
+        if name == b"user.huge":
+            raise UnsupportedError("stream huge: 100000 bytes")
+        return super().__getitem__(name)
+
+
+def test_a_stream_beyond_64_kib_does_not_hide_the_others():
+    own = {b"system.ntfs_attrib": bytes(4), b"user.huge": b"", b"user.full": bytes(65536)}
+    found = shown(MemoryFile(b"file", b"", xattrs=Huge({**own, b"user.small": b"s"})))
+    assert set(found) == {DOS_ATTRIBUTES, b"user.DosStream.small:$DATA"}
 
 
 def test_a_linux_guests_attributes_are_no_streams():

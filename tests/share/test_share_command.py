@@ -153,6 +153,17 @@ def test_users_are_let_in_and_out_by_the_command(site: Site, share: Share):
     assert site.run("share", "user", READER, said="\n").returncode == 2
 
 
+def test_the_private_folder_is_closed_and_the_mount_follows_the_rights(share: Share):
+    state = share.settings.state
+    assert (state / "private").stat().st_mode & 0o777 == 0o700
+    for name in ("private/passdb.tdb", "mount/vm1/@live/disk.img"):
+        done = subprocess.run(
+            ["setpriv", f"--reuid={READER}", "--clear-groups", "cat", state / name],
+            capture_output=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert (done.returncode == 0) == name.startswith("mount")  # here the share's rights hold
+
+
 def test_an_smbd_of_the_operators_own_serves_the_shares_by_including_them(
     site: Site, tmp_path: Path
 ):

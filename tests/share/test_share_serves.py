@@ -141,7 +141,7 @@ def test_a_connected_client_sees_new_instants_and_new_machines(share: Share):
         assert connected.read(report) == b"report of instant 2"
         share.process.send_signal(signal.SIGUSR1)
         assert until_true(lambda: connected.read(report) == b"report of instant 3")
-    assert until_true(lambda: "vm2" in share.listed(READER))
+    assert share.until_listed("vm2")
     with share.tree("vm2") as fresh:
         assert fresh.read("notes.txt") == b"a new machine"
 

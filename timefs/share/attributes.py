@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from stat import S_ISDIR
 from typing import Final
 
-from store.errors import CorruptError
+from store.errors import CorruptError, UnsupportedError
 from timefs.tree import Node
 
 DOS_ATTRIBUTES: Final = b"user.DOSATTRIB"
@@ -72,16 +72,15 @@ class SambaAttributes(Mapping[bytes, bytes]):
         raise KeyError(name)  # Samba asks for POSIX rights, too
 
     def __iter__(self) -> Iterator[bytes]:
+        """Without the rights, which Samba asks for by name."""
         yield DOS_ATTRIBUTES
         own = self._node.xattrs()
         is_ntfs = _NTFS_FLAGS in own
         for name in own:
-            if name == _NTFS_ACL and self._with_acl:
-                yield NT_ACL
-            elif is_ntfs and name.startswith(_USER) and len(own[name]) < _VALUE_BYTES_MAX:
-                yield _STREAM_PREFIX + name.removeprefix(_USER) + _STREAM_SUFFIX
-            elif name.startswith(_OWN_PREFIX):
+            if name.startswith(_OWN_PREFIX):
                 yield name
+            elif is_ntfs and name.startswith(_USER) and _fits(own, name):
+                yield _STREAM_PREFIX + name.removeprefix(_USER) + _STREAM_SUFFIX
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -95,6 +94,14 @@ class SambaAttributes(Mapping[bytes, bytes]):
         flags |= _FOLDER_FLAG if is_folder else 0
         created = max(0, shown.created_ns // 100 + _EPOCH_TICKS)
         return _DOS_INFO.pack(5, 5, _VALID, flags or _NORMAL_FLAG, created)
+
+
+def _fits(own: Mapping[bytes, bytes], name: bytes) -> bool:
+    """Whether a stream fits in an extended attribute; a larger one is no attribute at all."""
+    try:
+        return len(own[name]) < _VALUE_BYTES_MAX
+    except UnsupportedError:
+        return False
 
 
 def _samba_acl(descriptor: bytes) -> bytes:
