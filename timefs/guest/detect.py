@@ -5,6 +5,7 @@ container, and `file_system`, the name of what a volume holds. Used by timefs.gu
 time tree. Pure functions; thread-safe.
 """
 
+import uuid
 from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
@@ -31,7 +32,9 @@ _FILE_SYSTEMS: Final = (
     (3, b"-FVE-FS-", "BitLocker, locked"),
     (3, b"EXFAT   ", EXFAT),
     (3, b"ReFS\0\0\0\0", "ReFS"),
+    (0x1A8, uuid.UUID("4967d63b-2e29-4ad8-8399-f6a339e3d001").bytes_le, "BitLocker To Go, locked"),
     (0, b"LUKS\xba\xbe", "LUKS, locked"),
+    (0, b"SPACEDB ", "Storage Spaces"),
     (0, b"XFSB", "XFS"),
     (1080, b"\x53\xef", EXT),
     (0x10040, b"_BHRfS_M", "btrfs"),
@@ -94,6 +97,15 @@ def sector_bytes(disk: Image) -> int:
     return partitions.gpt_sector_bytes(disk) or SECTOR_BYTES
 
 
+def disk_partitions(disk: Image) -> list[partitions.Partition]:
+    """The partitions of a decoded disk, in sectors of its own size.
+
+    Raises:
+        CorruptError: its table is damaged in all copies.
+    """
+    return partitions.partitions(disk, sector_bytes(disk))
+
+
 def as_vhdx(disk: Image, identity: bytes) -> Image:
     """A disk as a VHDX file; the same identity gives the same identifiers in it."""
     return made_vhdx(disk, identity, sector_bytes(disk))
@@ -122,6 +134,6 @@ def has_volumes(file: Image, find: Find = no_siblings) -> bool:
     """Whether there is anything to show inside a captured file; damage is something to show."""
     try:
         disk = decode(file, find)
-        return file_system(disk) is not None or bool(partitions.partitions(disk))
+        return file_system(disk) is not None or bool(disk_partitions(disk))
     except (CorruptError, UnsupportedError):
         return True

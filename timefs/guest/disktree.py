@@ -14,7 +14,7 @@ from typing import Final
 
 from store.errors import CorruptError, NotFoundError, UnsupportedError
 from store.image import BytesImage, Image
-from timefs.guest.detect import LVM, file_system
+from timefs.guest.detect import LVM, disk_partitions, file_system
 from timefs.guest.filesystems import open_file_system
 from timefs.guest.lvm import (
     LogicalVolume,
@@ -24,7 +24,7 @@ from timefs.guest.lvm import (
     logical_volumes,
     read_physical_volume,
 )
-from timefs.guest.partitions import Partition, partition_image, partitions
+from timefs.guest.partitions import Partition, partition_image
 from timefs.tree import Attributes, Entry, Folder, Leaf, Node
 
 SYSTEM_RESERVED: Final = "System Reserved"
@@ -94,8 +94,8 @@ def _readable_volumes(disk: Image) -> Iterator[Image]:
     if file_system(disk) is not None:
         yield disk
         return
-    for partition in partitions(disk):
-        with suppress(CorruptError):
+    for partition in disk_partitions(disk):
+        with suppress(CorruptError, UnsupportedError):
             yield partition_image(disk, partition)
 
 
@@ -103,7 +103,7 @@ def _slots(disk: Image, identity: bytes, time_ns: int) -> "list[Slot]":
     if file_system(disk) is not None:
         return [Slot(b"p0", lambda: disk, identity + b"\0p0", time_ns, labelled=True)]
     slots: list[Slot] = []
-    for partition in partitions(disk):
+    for partition in disk_partitions(disk):
         name = b"p%d" % partition.number
         slot = Slot(name, _partition_image(disk, partition), identity + b"\0" + name, time_ns,
                     labelled=True)  # fmt: skip

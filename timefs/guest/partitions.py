@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from store.errors import CorruptError
+from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, ExtentKind, Image, MappedImage
 
 MBR_ENTRY: Final = struct.Struct("<B3sB3sII")
@@ -39,6 +39,16 @@ BESIDE_GPT: Final = {
 BESIDE_MBR: Final = {0x27, 0xEF, 0x82}
 """Recovery, EFI system, swap."""
 
+_DYNAMIC = "a Windows dynamic disk (LDM): this version does not read its volumes"
+_POOL = "a part of a Windows Storage Spaces pool: this version does not read its volumes"
+NOT_PLAIN_MBR: Final = {0x42: _DYNAMIC}
+NOT_PLAIN_GPT: Final = {
+    uuid.UUID("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3").bytes_le: _DYNAMIC,
+    uuid.UUID("af9b60a0-1431-4f62-bc68-3311714a69ad").bytes_le: _DYNAMIC,
+    uuid.UUID("e75caf8f-f680-4cee-afa3-b001e56efc2d").bytes_le: _POOL,
+}
+"""Partitions whose bytes are no volume, even where one seems to begin."""
+
 
 class Partition(NamedTuple):
     """A partition of a disk."""
@@ -52,6 +62,8 @@ class Partition(NamedTuple):
     start: int
     length: int
     """Bytes; as the table says, even if that is beyond the disk."""
+    problem: str = ""
+    """Why nothing in it can be shown."""
 
 
 class PartitionImage(MappedImage):
@@ -70,8 +82,12 @@ def partition_image(disk: Image, partition: Partition) -> Image:
     """The bytes of a partition.
 
     Raises:
-        CorruptError: it does not lie within the disk.
+        CorruptError: it does not lie within the disk, or its place is not known.
+        UnsupportedError: it is a part of something larger.
     """
+    if partition.problem:
+        kind = UnsupportedError if partition.start else CorruptError
+        raise kind(partition.problem)
     if partition.length <= 0 or partition.start + partition.length > disk.size:
         raise CorruptError(
             f"partition {partition.number}: expected it within the disk's {disk.size} bytes, got "
@@ -80,21 +96,26 @@ def partition_image(disk: Image, partition: Partition) -> Image:
     return PartitionImage(disk, partition)
 
 
-def partitions(disk: Image) -> list[Partition]:
+def partitions(disk: Image, sector_bytes: int = 512) -> list[Partition]:
     """The partitions of a disk; none if it has no partition table.
+
+    An MBR counts in sectors of the size given; where a GPT lies shows the size it counts in.
 
     Raises:
         CorruptError: there is a GPT, and both copies are damaged.
     """
     sector = disk.read(0, 512)
-    if len(sector) < 512 or sector[510:512] != MBR_SIGNATURE:
-        return _backup_only(disk)
-    entries = _mbr_entries(sector)
+    entries = _mbr_entries(sector) if sector[510:512] == MBR_SIGNATURE else []
     if any(kind == PROTECTIVE for kind, _, _ in entries):
-        return _gpt(disk)
-    if not _plausible(sector, entries, disk.size):
+        table = _gpt(disk)
+        if table is None:
+            raise CorruptError("GPT: both headers or their tables are damaged: wrong checksum")
+        return table
+    if not any(kind and count for kind, _, count in entries):
+        return _gpt(disk) or []  # the first sector was wiped
+    if not _plausible(sector, entries, disk.size, sector_bytes):
         return []
-    return _mbr(disk, entries)
+    return _mbr(disk, entries, sector_bytes)
 
 
 def gpt_sector_bytes(disk: Image) -> int | None:
@@ -116,60 +137,63 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, int, int]]:
     return found
 
 
-def _plausible(sector: bytes, entries: list[tuple[int, int, int]], size: int) -> bool:
+def _plausible(
+    sector: bytes, entries: list[tuple[int, int, int]], size: int, sector_bytes: int
+) -> bool:
     """A boot sector ends like an MBR: believe in a table only if its entries make sense."""
     flags = {sector[MBR_TABLE + number * MBR_ENTRY.size] for number in range(4)}
     used = [(first, count) for kind, first, count in entries if kind and count]
-    inside = all(first > 0 and first * 512 < size for first, _ in used)
+    inside = all(first > 0 and first * sector_bytes < size for first, _ in used)
     return bool(used) and inside and flags <= {0x00, 0x80}
 
 
-def _mbr(disk: Image, entries: list[tuple[int, int, int]]) -> list[Partition]:
+def _mbr(disk: Image, entries: list[tuple[int, int, int]], sector_bytes: int) -> list[Partition]:
     found: list[Partition] = []
     logical: list[Partition] = []
     for number, (kind, first, count) in enumerate(entries, 1):
         if kind in EXTENDED:
-            logical += _logical(disk, first)
+            logical += _logical(disk, first, sector_bytes, 5 + len(logical))
         elif kind and count:
-            found.append(Partition(number, "", kind in BESIDE_MBR, first * 512, count * 512))
+            found.append(_mbr_partition(number, kind, first * sector_bytes, count * sector_bytes))
     return found + logical
 
 
-def _logical(disk: Image, extended: int) -> list[Partition]:
-    """The chain of extended boot records; a loop or a torn link ends it with an error."""
+def _mbr_partition(number: int, kind: int, start: int, length: int) -> Partition:
+    problem = NOT_PLAIN_MBR.get(kind, "")
+    return Partition(number, "", kind in BESIDE_MBR, start, length, problem)
+
+
+def _logical(disk: Image, extended: int, sector_bytes: int, number: int) -> list[Partition]:
+    """The chain of extended boot records; a loop or a torn link ends it with an entry that says so.
+
+    A record's partition counts from the record, the next record from the extended partition.
+    """
     found: list[Partition] = []
     at, seen = extended, set[int]()
     while len(found) < LOGICAL_MAX:
-        sector = disk.read(at * 512, 512)
-        if at in seen or len(sector) < 512 or sector[510:512] != MBR_SIGNATURE:
-            raise CorruptError(f"extended partition: no link of its chain at sector {at}")
+        sector = disk.read(at * sector_bytes, 512)
+        if at in seen or sector[510:512] != MBR_SIGNATURE:
+            problem = f"extended partition: no link of its chain at sector {at}; others may be lost"
+            return [*found, Partition(number + len(found), "", False, 0, 0, problem)]
         seen.add(at)
         (kind, first, count), (next_kind, following, _), *_ = _mbr_entries(sector)
         if kind and count:
-            start = (at + first) * 512
-            found.append(Partition(5 + len(found), "", kind in BESIDE_MBR, start, count * 512))
+            start, length = (at + first) * sector_bytes, count * sector_bytes
+            found.append(_mbr_partition(number + len(found), kind, start, length))
         if next_kind not in EXTENDED or not following:
             break
         at = extended + following
     return found
 
 
-def _backup_only(disk: Image) -> list[Partition]:
-    """A disk whose first sector was wiped may still have the GPT at its end."""
-    for sector_bytes in SECTOR_SIZES:
-        table = _gpt_at(disk, disk.size - sector_bytes, sector_bytes)
-        if table is not None:
-            return table
-    return []
-
-
-def _gpt(disk: Image) -> list[Partition]:
+def _gpt(disk: Image) -> list[Partition] | None:
+    """The partitions of the first of the GPT's copies that is whole."""
     for sector_bytes in SECTOR_SIZES:
         for offset in (sector_bytes, disk.size - sector_bytes):
             table = _gpt_at(disk, offset, sector_bytes)
             if table is not None:
                 return table
-    raise CorruptError("GPT: both headers or their tables are damaged: wrong checksum")
+    return None
 
 
 def _gpt_at(  # each return is one way of not being a GPT
@@ -203,4 +227,5 @@ def _gpt_partition(
         return None
     text = name.decode("utf-16-le", errors="replace").partition("\0")[0]
     length = (last - first + 1) * sector_bytes
-    return Partition(number + 1, text, kind in BESIDE_GPT, first * sector_bytes, length)
+    start, problem = first * sector_bytes, NOT_PLAIN_GPT.get(kind, "")
+    return Partition(number + 1, text, kind in BESIDE_GPT, start, length, problem)
