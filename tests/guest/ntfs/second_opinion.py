@@ -14,6 +14,8 @@ from typing import Any
 
 READ_BYTES = 1 << 20
 SECONDS = 120
+UNREAD = "not read"
+"""The digest of what it fails to read."""
 
 
 def second_opinion(volume: Path) -> dict[str, tuple[str, str]]:
@@ -32,16 +34,24 @@ def _collect(folder: Any, prefix: str, found: dict[str, tuple[str, str]]) -> Non
             continue
         path = f"{prefix}{entry.name}"
         folder_below = entry.has_directory_entries_index()
-        digest = hashlib.sha256()
-        while not folder_below and (part := entry.read(READ_BYTES)):
-            digest.update(part)
+        digest = "" if folder_below else _digest(entry)
         try:
             descriptor = (entry.get_security_descriptor_data() or b"").hex()
         except OSError:  # it does not find some that are there
             descriptor = ""
-        found[path] = (digest.hexdigest(), descriptor)
+        found[path] = (digest, descriptor)
         if folder_below:
             _collect(entry, f"{path}/", found)
+
+
+def _digest(entry: Any) -> str:
+    digest = hashlib.sha256()
+    try:
+        while part := entry.read(READ_BYTES):
+            digest.update(part)
+    except OSError:  # it does not decode a chunk of one repeated byte, among others
+        return UNREAD
+    return digest.hexdigest()
 
 
 def _main() -> None:

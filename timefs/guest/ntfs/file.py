@@ -10,11 +10,14 @@ from store.errors import CorruptError
 from store.image import Image
 from timefs.guest.ntfs.node import NtfsNode, Parts
 from timefs.guest.ntfs.record import DATA, Attribute
-from timefs.guest.ntfs.reparse import read_reparse, refuse
+from timefs.guest.ntfs.reparse import WOF, read_reparse, refuse
 from timefs.guest.ntfs.table import FileRecord
+from timefs.guest.ntfs.wof import WOF_STREAM, open_wof
+from timefs.guest.ntfs.xattrs import read_standard
 from timefs.tree import Attributes, Leaf
 
 FILE_MODE: Final = 0o100444
+FLAG_REPARSE: Final = 0x400
 USER_NUMBER_MIN: Final = 24
 """Records below belong to the file system itself: its $-files, which the root does not show."""
 
@@ -32,14 +35,21 @@ class NtfsFile(NtfsNode, Leaf):
             if not own and read_reparse(file) is None:
                 raise CorruptError(f"{file.record.where}: expected data, found none")
             return self._attributes(file, FILE_MODE, 0, 0)
-        return self._attributes(file, FILE_MODE, data.size, self._allocated(file, data))
+        stored = data
+        if read_standard(file).flags & FLAG_REPARSE:
+            reparse = read_reparse(file)
+            if reparse is not None and reparse.tag == WOF:
+                stored = file.first(DATA, WOF_STREAM) or data
+        return self._attributes(file, FILE_MODE, data.size, self._allocated(file, stored))
 
     def open(self) -> Image:
         file = self.file()
         reparse = read_reparse(file)
-        if reparse is not None:
-            raise refuse(file, reparse.tag)
-        return file.open(DATA)
+        if reparse is None:
+            return file.open(DATA)
+        if reparse.tag == WOF:
+            return open_wof(file, reparse)
+        raise refuse(file, reparse.tag)
 
     def _allocated(self, file: FileRecord, data: Attribute) -> int:
         geometry = self.parts.table.geometry

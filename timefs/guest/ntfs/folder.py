@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from store.errors import CorruptError, NotFoundError, UnsupportedError
-from timefs.guest.ntfs.file import USER_NUMBER_MIN, NtfsFile, NtfsStream
+from timefs.guest.ntfs.file import FLAG_REPARSE, USER_NUMBER_MIN, NtfsFile, NtfsStream
 from timefs.guest.ntfs.index import NAMESPACE_DOS, Index, IndexEntry
 from timefs.guest.ntfs.name import escaped, find_name, show_name
 from timefs.guest.ntfs.node import NtfsNode, Parts
@@ -27,7 +27,6 @@ from timefs.tree import Attributes, Entry, Folder, Link, Node
 ROOT_NUMBER: Final = 5
 FOLDER_MODE: Final = 0o040555
 LINK_MODE: Final = 0o120777
-FLAG_REPARSE: Final = 0x400
 FLAG_FOLDER: Final = 0x10000000
 
 TARGET_BYTES_MAX: Final = 4095

@@ -12,14 +12,12 @@ from timefs.guest.ntfs.index import NAMESPACE_DOS, Indexes
 from timefs.guest.ntfs.record import FILE_NAME
 from timefs.guest.ntfs.reparse import WOF, read_reparse
 from timefs.guest.ntfs.table import FileRecord, Table
+from timefs.guest.ntfs.wof import WOF_STREAM
 from timefs.guest.ntfs.xattrs import Origins, Xattrs, read_standard
 from timefs.tree import Attributes, Node
 
 EPOCH_TICKS: Final = 116_444_736_000_000_000
 """1970 in ticks of 100 ns since 1601."""
-
-WOF_STREAM: Final = "WofCompressedData".encode("utf-16-le")
-"""Where system-compressed content is; Windows does not show this stream."""
 
 
 class Parts(NamedTuple):
