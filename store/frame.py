@@ -1,4 +1,4 @@
-"""Frames: up to 16 blocks compressed together.
+"""Frames: neighbouring blocks compressed together, at most 16 of them.
 
 Defined here and only here: how a frame's bytes are encoded, and the row of a pack's frame table.
 Used by the pack writer and the pack reader. Thread-safe: compressors are one a thread.
@@ -15,8 +15,8 @@ from store.digest import checksum
 from store.errors import DamagedError
 from store.row import BLOCK_BYTES
 
-FRAME_BLOCKS_MAX: Final = 16
-"""64 KiB: what decodes in one step."""
+FRAME_BLOCKS_MAX: Final = 8
+"""32 KiB: what decodes in one step (docs/adr/0016). The format allows 16."""
 
 SCATTERED_BLOCKS_MAX: Final = 4
 """A frame of blocks that are not neighbours is closed at 16 KiB, for random reads' sake."""
