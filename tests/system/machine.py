@@ -34,13 +34,14 @@ class Machine:
         self.root = folder / "repository"
         self.cache = cache or folder / "cache"
         self.disk = folder / "disk.raw"
+        self.name = NAME
         self.random = random
         self.size = size
         self.acknowledged: dict[str, str] = {}
         self.tried: set[str] = set()
 
     def command(self, *words: "str | Path") -> list[str]:
-        program = [sys.executable, "-X", "faulthandler", "-m", "timefs.cli.main", "--json"]
+        program = [sys.executable, "-m", "timefs.cli.main", "--json"]
         places = ["-r", str(self.root), "--cache", str(self.cache)]
         return [*program, *places, *map(str, words)]
 
@@ -83,12 +84,11 @@ class Machine:
     # Captures
 
     def start(self, *wrapper: str) -> "subprocess.Popen[str]":
+        return self.popen([*wrapper, *self.command("capture", self.name, self.disk)])
+
+    def popen(self, command: "list[str]") -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [*wrapper, *self.command("capture", NAME, self.disk)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def finish(self, process: "subprocess.Popen[str]") -> "dict[str, Any] | None":
@@ -119,8 +119,8 @@ class Machine:
         try:
             names = repository.machines()
             found: dict[str, Instant] = {}
-            if NAME in names:
-                found = {rfc3339(at.time_ns): at for at in repository.instants(NAME)}
+            if self.name in names:
+                found = {rfc3339(at.time_ns): at for at in repository.instants(self.name)}
             assert not self.acknowledged.keys() - found.keys()
             for spelled, instant in found.items():
                 content = digest(repository, instant)
