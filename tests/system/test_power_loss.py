@@ -80,6 +80,8 @@ def test_after_a_power_cut_every_acknowledged_instant_is_there(
         cut = replay.cut(place, random if number % 2 else None)
         with mounted_at(cut, mountpoint, "-o", "loop"):
             states += inspect(machine, tmp_path, number, {t for t in places if places[t] <= place})
+        if number % 20 == 19:
+            print(f"{number + 1} power cuts, {states} instants proved so far")
     print(f"{len(ends)} log entries, {len(chosen)} power cuts, {states} instants proved")
 
 

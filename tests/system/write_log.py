@@ -128,8 +128,10 @@ def mounted_at(what: Path, folder: Path, *options: str) -> Generator[Path]:
     run("mount", *options, what, folder)
     try:
         yield folder
-    finally:
-        run("umount", folder)
+    except BaseException:
+        run("umount", "--lazy", folder)  # what failed may still have files open
+        raise
+    run("umount", folder)
 
 
 class Replay:
