@@ -16,7 +16,7 @@ import zstandard
 from store.digest import checksum
 from store.errors import DamagedError, UnsupportedError
 from store.frame import FRAME, Frame
-from store.row import DIGEST_BYTES, ROW, Rows, decode_rows, encode_rows
+from store.row import DIGEST_BYTES, ROW, RowKind, Rows, decode_rows, encode_rows
 
 FORMAT: Final = 1
 MAGIC: Final = b"timefsPK"
@@ -148,6 +148,9 @@ def decode_statement(stored: bytes, where: str) -> Statement:
         names: list[str] = json.loads(plain[packs_end : packs_end + head.names_bytes])
     except (zstandard.ZstdError, struct.error, ValueError) as error:
         raise DamagedError(f"{where}: statement: {error}") from error
+    named = rows["offset"][rows["kind"] == RowKind.FILE]
+    if not names or (named >= len(names)).any() or (rows["pack"] > len(packs)).any():
+        raise DamagedError(f"{where}: statement: a row refers to what it does not hold")
     return Statement(rows, packs, names)
 
 

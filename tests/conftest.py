@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("timefs", deadline=None)  # a loaded machine is not a defect
+settings.register_profile(  # a loaded machine is not a defect
+    "timefs", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("timefs")
 
 
