@@ -15,9 +15,10 @@ from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage
 from tests.guest.ntfs.conftest import need_ntfs_3g
 from tests.guest.ntfs.damage import Patient
-from tests.guest.ntfs.volume import small_volume
+from tests.guest.ntfs.volume import SYSTEM_XATTRS, small_volume
 from timefs.guest.ntfs import open_volume
-from timefs.tree import Folder, Leaf, Node
+from timefs.guest.ntfs.secure import DESCRIPTOR_BYTES_MAX, SECURE_NUMBER
+from timefs.tree import Folder, Leaf, Link, Node
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 
@@ -28,6 +29,11 @@ NODES_MAX = 1000
 READ_BYTES = 64 << 10
 VALUES = (0, 1, 2, 5, 7, 8, 16, 24, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF,
           (1 << 48) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)  # fmt: skip
+
+
+SPECIAL = ("system", "data", "packed/text", "reparse points/file", "reparse points/junction",
+           "reparse points/absolute", "reparse points/Target Folder/loop")  # fmt: skip
+"""Files with something of their own, damaged more often than the others."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -55,7 +61,10 @@ class Vandal:
         self.blocks = [place for name in ("many", "times", "folder", "folder/inner")
                        for place in blocks(patient, name)]  # fmt: skip
         self.blocks += patient.blocks(5)
+        self.records += [patient.number(name) for name in SPECIAL] * 5
         self.packed = patient.extents("packed/text")
+        self.packed += patient.runs_of(patient.number("system"))
+        self.packed += patient.runs_of(SECURE_NUMBER)
 
     def damaged(self, seed: int) -> bytes:
         chance = random.Random(seed)
@@ -137,11 +146,16 @@ def read_everything(content: bytes) -> int:
             for name in xattrs:
                 with suppress(CorruptError, UnsupportedError):
                     assert len(xattrs[name]) <= READ_BYTES
+            for name in SYSTEM_XATTRS:
+                with suppress(CorruptError, UnsupportedError):
+                    assert len(xattrs.get(name) or b"") <= DESCRIPTOR_BYTES_MAX
         with suppress(CorruptError, UnsupportedError):
             if isinstance(node, Folder):
                 read_folder(node, nodes)
             elif isinstance(node, Leaf):
                 read_leaf(node)
+            elif isinstance(node, Link):
+                assert not node.target().startswith(b"/")
     return seen
 
 

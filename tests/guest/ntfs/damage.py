@@ -73,7 +73,19 @@ class Patient:
 
     def extents_of(self, number: int) -> list[tuple[int, int]]:
         """Where the clusters of the data of a record lie and how many bytes they are."""
-        runs = self._runs(self.record(number), DATA)
+        return self._extents(self._runs(self.record(number), DATA))
+
+    def runs_of(self, number: int) -> list[tuple[int, int]]:
+        """The same for every attribute of a record that lies in clusters, named ones too."""
+        found: list[tuple[int, int]] = []
+        for attribute in self.record(number).attributes:
+            if attribute.value is None:
+                runs = Runs(self.geometry, "patient")
+                runs.extend(attribute)
+                found += self._extents(runs)
+        return found
+
+    def _extents(self, runs: Runs) -> list[tuple[int, int]]:
         cluster = self.geometry.cluster_bytes
         ends = [*runs.starts[1:], runs.end]
         return [

@@ -432,3 +432,35 @@ def test_a_truncated_volume_gives_right_bytes_or_errors(small: bytes, part: floa
         except CorruptError:
             continue
         assert got == content(whole.node(name.decode()))
+
+
+def test_a_damaged_chunk_of_a_system_compressed_file_hurts_no_other(patient: Patient) -> None:
+    plain = content(patient.node("system"))
+    assert len(plain) == 3 * 4096 + 1000
+    assert max(plain[: 3 * 4096]) < 128
+    place, _ = patient.runs_of(patient.number("system"))[-1]
+    second = patient.content.find(bytes([0x77] * 64), place + 100)
+    patient.content[second : second + 64] = bytes(64)  # no symbol has a code any more
+    node = patient.node("system")
+    assert isinstance(node, Leaf)
+    image = node.open()
+    assert image.read(0, 4096) == plain[:4096]
+    with pytest.raises(CorruptError, match="bytes at 4096: XPRESS chunk"):
+        image.read(4096, 1)
+    assert image.read(8192, 6000) == plain[8192:]
+
+
+def test_a_damaged_record_in_a_folder_of_many_leaves_the_others_whole(patient: Patient) -> None:
+    for number in (3, 40):
+        patient.content[patient.place(patient.number(f"many/name {number:02d}")) + 600] ^= 0xFF
+        patient.content[patient.place(patient.number(f"many/name {number:02d}")) + 510] ^= 0xFF
+    many = folder(patient.node("many"))
+    read = corrupt = 0
+    for name, node in many.entries():
+        try:
+            assert content(node) == b"%d" % int(name[-2:])
+            read += 1
+        except CorruptError:
+            assert name in (b"name 03", b"name 40")
+            corrupt += 1
+    assert (read, corrupt) == (68, 2)

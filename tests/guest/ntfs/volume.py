@@ -122,7 +122,34 @@ def small_volume(path: Path) -> bytes:
         _set_times(root / "times")
         compressing(root / "packed")
         (root / "packed" / "text").write_bytes(words(chance, 60_000))
+        _add_links(root / "reparse points")
+        with (root / "system").open("wb") as file:
+            file.truncate(WOF_BYTES)
+        os.setxattr(root / "system", "user.WofCompressedData", wof_stream(chance))
+        os.setxattr(root / "system", "system.ntfs_reparse_data", WOF_REPARSE)
+        for number in range(60):
+            os.setxattr(root / "many" / f"name {number:02d}", "system.ntfs_acl", descriptor(number))
+        os.setxattr(root / "data", "system.ntfs_object_id", bytes(range(64)))
+        os.setxattr(root / "folder", "system.ntfs_dos_name", b"FOLD~1")
     return path.read_bytes()
+
+
+WOF_BYTES = 3 * 4096 + 1000
+WOF_REPARSE = struct.pack("<IHHIIII", 0x80000017, 16, 0, 1, 2, 1, 0)
+
+
+def wof_stream(chance: random.Random) -> bytes:
+    """Three chunks of XPRESS and one stored, of values below 128: each a code of seven bits."""
+    chunks: list[bytes] = []
+    for _ in range(3):
+        plain = bytes(chance.randrange(128) for _ in range(4096))
+        bits = int("".join(f"{value:07b}" for value in plain), 2).to_bytes(3584, "big")
+        swapped = bytearray(bits)
+        swapped[::2], swapped[1::2] = bits[1::2], bits[::2]
+        chunks.append(bytes([0x77] * 64 + [0] * 192) + bytes(swapped))
+    chunks.append(chance.randbytes(1000))
+    places = [sum(map(len, chunks[:number])) for number in (1, 2, 3)]
+    return struct.pack("<III", *places) + b"".join(chunks)
 
 
 def _fill_folders(root: Path, recipe: Recipe, chance: random.Random) -> None:

@@ -29,18 +29,20 @@ class NtfsFile(NtfsNode, Leaf):
 
     def attributes(self) -> Attributes:
         file = self.file()
+        standard = read_standard(file)
         data = file.first(DATA)
         if data is None:
             own = self.number < USER_NUMBER_MIN or file.record.view
             if not own and read_reparse(file) is None:
                 raise CorruptError(f"{file.record.where}: expected data, found none")
-            return self._attributes(file, FILE_MODE, 0, 0)
+            return self._attributes(file, standard, FILE_MODE, 0, 0)
         stored = data
-        if read_standard(file).flags & FLAG_REPARSE:
+        if standard.flags & FLAG_REPARSE:
             reparse = read_reparse(file)
             if reparse is not None and reparse.tag == WOF:
                 stored = file.first(DATA, WOF_STREAM) or data
-        return self._attributes(file, FILE_MODE, data.size, self._allocated(file, stored))
+        allocated = self._allocated(file, stored)
+        return self._attributes(file, standard, FILE_MODE, data.size, allocated)
 
     def open(self) -> Image:
         file = self.file()
@@ -79,7 +81,8 @@ class NtfsStream(NtfsFile):
         if data is None:
             raise CorruptError(f"{file.record.where}: expected a stream, found none")
         allocated = self._allocated(file, data)
-        return self._attributes(file, FILE_MODE, data.size, allocated)._replace(links=1)
+        standard = read_standard(file)
+        return self._attributes(file, standard, FILE_MODE, data.size, allocated)._replace(links=1)
 
     def open(self) -> Image:
         return self.file().open(DATA, self._name)

@@ -22,6 +22,7 @@ from timefs.guest.ntfs.node import NtfsNode, Parts
 from timefs.guest.ntfs.record import DATA, FILE_NAME, NUMBER_MASK
 from timefs.guest.ntfs.reparse import LINK_TAGS, Target, parse_target, read_reparse, refuse
 from timefs.guest.ntfs.state import HIBERNATION_FILE, VOLUME_STATE, read_state
+from timefs.guest.ntfs.xattrs import read_standard
 from timefs.tree import Attributes, Entry, Folder, Link, Node
 
 ROOT_NUMBER: Final = 5
@@ -66,7 +67,8 @@ class NtfsFolder(NtfsNode, Folder):
         return folder
 
     def attributes(self) -> Attributes:
-        return self._attributes(self.file(), FOLDER_MODE, 0, 0)
+        file = self.file()
+        return self._attributes(file, read_standard(file), FOLDER_MODE, 0, 0)
 
     def lookup(self, name: bytes) -> Node:
         units = find_name(name)
@@ -185,7 +187,7 @@ class NtfsLink(NtfsNode, Link):
             size = len(self.target())
         except (CorruptError, UnsupportedError):
             size = 0
-        return self._attributes(file, LINK_MODE, size, 0)
+        return self._attributes(file, read_standard(file), LINK_MODE, size, 0)
 
     def target(self) -> bytes:
         file = self.file()

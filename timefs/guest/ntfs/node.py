@@ -13,7 +13,7 @@ from timefs.guest.ntfs.record import FILE_NAME
 from timefs.guest.ntfs.reparse import WOF, read_reparse
 from timefs.guest.ntfs.table import FileRecord, Table
 from timefs.guest.ntfs.wof import WOF_STREAM
-from timefs.guest.ntfs.xattrs import Origins, Xattrs, read_standard
+from timefs.guest.ntfs.xattrs import Origins, Standard, Xattrs
 from timefs.tree import Attributes, Node
 
 EPOCH_TICKS: Final = 116_444_736_000_000_000
@@ -71,9 +71,11 @@ class NtfsNode(Node):
         """Attributes that the node itself gives."""
         return {}
 
-    def _attributes(self, file: FileRecord, mode: int, size: int, allocated: int) -> Attributes:
+    def _attributes(
+        self, file: FileRecord, standard: Standard, mode: int, size: int, allocated: int
+    ) -> Attributes:
         """What `stat` shows, given what differs between the kinds of nodes."""
-        created, modified, changed, accessed, _ = read_standard(file)
+        created, modified, changed, accessed, _ = standard
         return Attributes(
             mode,
             size,

@@ -78,6 +78,13 @@ class Record(NamedTuple):
     """The reference of the record that this one continues, 0 if it is a file's first."""
     attributes: tuple[Attribute, ...]
 
+    def first(self, kind: int, name: bytes) -> Attribute | None:
+        """The first attribute of a kind and name that this record itself has."""
+        for attribute in self.attributes:
+            if attribute.kind == kind and attribute.name == name:
+                return attribute
+        return None
+
     @property
     def where(self) -> str:
         """How messages name it."""
@@ -136,18 +143,18 @@ def _attributes(data: bytes, at: int, end: int, where: str) -> Iterator[Attribut
         )
         if length < 24 or length % 8 or at + length > end or name_at + 2 * name_units > length:
             raise CorruptError(f"{where}: attribute {kind:#x} at {at}: absurd length {length}")
-        body = data[at : at + length]
-        name = body[name_at : name_at + 2 * name_units]
+        name = data[at + name_at : at + name_at + 2 * name_units] if name_units else b""
         if outside:
+            body = data[at : at + length]
             yield _outside(body, (kind, name, flags, instance), where)
         else:
-            size, value_at = _RESIDENT.unpack_from(body, 16)
+            size, value_at = _RESIDENT.unpack_from(data, at + 16)
             if value_at + size > length:
                 raise CorruptError(
                     f"{where}: attribute {kind:#x}: expected a value within {length} bytes,"
                     f" got {size} at {value_at}"
                 )
-            value = body[value_at : value_at + size]
+            value = data[at + value_at : at + value_at + size]
             yield Attribute(kind, name, flags, instance, value, size, (size + 7) & ~7)
         at += length
     raise CorruptError(f"{where}: its attributes have no end")

@@ -187,7 +187,10 @@ class FileRecord:
         Raises:
             CorruptError: the record that holds it is damaged, or it does not begin at its start.
         """
-        piece = next(self._matching(kind, name), None)
+        if self.listed():
+            piece = next(self._matching(kind, name), None)
+        else:
+            piece = self.record.first(kind, name)
         if piece is not None and piece.first_cluster:
             raise CorruptError(f"{self.record.where}: attribute {kind:#x}: its first piece is lost")
         return piece
