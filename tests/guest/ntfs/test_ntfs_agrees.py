@@ -1,5 +1,6 @@
 """A generated volume shows exactly what ntfs-3g shows of it, at every cluster size."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import (
     Recipe,
     difference,
+    fill_many,
+    format_volume,
     make_volume,
     mounted,
     opened,
+    scatter,
     view_mounted,
     view_parsed,
 )
@@ -32,7 +36,7 @@ def recipe_of(cluster_bytes: int, *, soak: bool) -> Recipe:
     return Recipe(cluster_bytes, 1, (128 if soak else 48) << 20, names, files)
 
 
-@pytest.mark.parametrize("cluster_bytes", [512, 1024, 4096, 8192, 16384, 65536])
+@pytest.mark.parametrize("cluster_bytes", [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536])
 def test_everything_agrees_with_ntfs_3g(tmp_path: Path, cluster_bytes: int, *, soak: bool) -> None:
     image = tmp_path / "volume"
     make_volume(image, recipe_of(cluster_bytes, soak=soak))
@@ -45,6 +49,38 @@ def test_everything_agrees_with_ntfs_3g(tmp_path: Path, cluster_bytes: int, *, s
         assert isinstance(fragmented, Leaf)
         content = fragmented.open()
         assert len(list(content.extents(0, content.size))) >= 40
+
+
+def test_a_file_of_very_many_runs_with_an_attribute_list(tmp_path: Path, *, soak: bool) -> None:
+    image = tmp_path / "volume"
+    runs = 20_480 if soak else 2000
+    format_volume(image, Recipe(512, size=64 << 20))
+    with mounted(image, "rw") as root:
+        scatter(root / "scattered", runs, 512, random.Random(8))
+    with mounted(image, "ro") as root:
+        expected = view_mounted(root)
+    with opened(image) as volume:
+        assert difference(expected, view_parsed(volume.root)) == []
+        node = volume.root.lookup(b"scattered")
+        assert isinstance(node, Leaf)
+        content = node.open()
+        extents = [one for one in content.extents(0, content.size) if one.backing is not None]
+        assert len(extents) == runs
+        places = [extent.place for extent in extents]
+        assert places != sorted(places)
+
+
+def test_very_many_files(tmp_path: Path, *, soak: bool) -> None:
+    image = tmp_path / "volume"
+    files, folder_names = (100_000, 10_000) if soak else (2000, 1000)
+    format_volume(image, Recipe(size=(1 << 30) if soak else (64 << 20)))
+    with mounted(image, "rw") as root:
+        fill_many(root, files, folder_names)
+    with mounted(image, "ro") as root:
+        expected = view_mounted(root)
+    assert sum(seen.kind == "file" for seen in expected.values()) == files
+    with opened(image) as volume:
+        assert difference(expected, view_parsed(volume.root)) == []
 
 
 @pytest.mark.parametrize("cluster_bytes", [256 << 10, 2 << 20])

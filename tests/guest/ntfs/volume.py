@@ -185,7 +185,7 @@ def _fill_links(folder: Path) -> None:
     (folder / "other").mkdir()
     original = folder / "original"
     original.write_bytes(b"one file of many names")
-    for number in range(40):
+    for number in range(42):
         (folder / ("." if number % 2 else "other") / f"link {'n' * number}").hardlink_to(original)
 
 
@@ -201,6 +201,27 @@ def _fill_contents(folder: Path, recipe: Recipe, chance: random.Random) -> None:
         file.truncate(777 * cluster + 5)
     with (folder / "one hole").open("wb") as file:
         file.truncate(5 << 30)
+
+
+def fill_many(root: Path, files: int, folder_names: int) -> None:
+    """Very many small files: some in one folder, the others a thousand a folder."""
+    (root / "one").mkdir()
+    for number in range(folder_names):
+        (root / "one" / f"name {number:06d}").write_bytes(b"%d" % number)
+    for number in range(files - folder_names):
+        folder = root / f"{number // 1000}"
+        if number % 1000 == 0:
+            folder.mkdir()
+        (folder / f"file {number}").write_bytes(b"%d" % number)
+
+
+def scatter(path: Path, runs: int, piece_bytes: int, chance: random.Random) -> None:
+    """A file whose pieces lie on the volume in another order than in it, with holes between."""
+    with path.open("wb", buffering=0) as file:
+        file.truncate(2 * runs * piece_bytes)
+        for number in chance.sample(range(runs), runs):
+            file.seek(2 * number * piece_bytes)
+            file.write(chance.randbytes(piece_bytes))
 
 
 def words(chance: random.Random, size: int) -> bytes:
@@ -294,7 +315,7 @@ def _set_times(folder: Path) -> None:
 
 def _add_streams(folder: Path, chance: random.Random) -> None:
     folder.mkdir()
-    for number in (0, 1, 60):
+    for number in (0, 1, 62):
         path = folder / f"{number} streams"
         path.write_bytes(b"main")
         for stream in range(number):
