@@ -42,6 +42,7 @@ _FILE_SYSTEMS: Final = (
     (54, b"FAT16   ", FAT16),
     (54, b"FAT12   ", FAT12),
     (4086, b"SWAPSPACE2", "swap"),
+    (4096, bytes.fromhex("fc4e2ba9"), "Linux software RAID"),
 )
 
 

@@ -202,6 +202,7 @@ def test_a_dynamic_disk_with_an_mbr(tmp_path: Path):
         (0, b"LUKS\xba\xbe\x00\x02", "LUKS, locked"),
         (0, b"SPACEDB ", "Storage Spaces"),
         (3, b"ReFS\0\0\0\0", "ReFS"),
+        (4096, bytes.fromhex("fc4e2ba9"), "Linux software RAID"),
     ],
 )
 def test_what_is_locked_or_unknown_to_us_is_named(place: int, magic: bytes, expected: str):
