@@ -16,7 +16,7 @@ from store.image import Image
 from timefs.share.attributes import SambaAttributes
 from timefs.share.names import distinct_names, folded, from_windows
 from timefs.timetree.cache import Cache
-from timefs.timetree.tree import InstantFolder, LiveFolder
+from timefs.timetree.tree import SNAPS, InstantFolder, LiveFolder, MachineFolder
 from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
 
 FOLDERS_MAX: Final = 64
@@ -139,6 +139,8 @@ class ViewFolder(ViewNode, Folder):
 
     def entries(self) -> Iterator[Entry]:
         nodes = dict(self._folder.entries())
+        if isinstance(self._folder, MachineFolder):
+            nodes.pop(SNAPS, None)  # Samba looks there by name; to people it shows all twice
         for true, shown in distinct_names(nodes).items():
             yield Entry(shown, self._shown(nodes[true]))
 
