@@ -93,7 +93,7 @@ def test_a_description_cut_short(made: Place):
         ("vm1/2026-13-01", "not a time; write it like"),
         ("vm1/noon", "not a time; write it like"),
         ("vm1/2026-05-01T10:00/none.vhdx", "no such file at this instant"),
-        ("vm1/2026-05-01T10:00/disk.d/p7", "no such partition"),
+        ("vm1/2026-05-01T10:00/disk.d/p7", "no such volume"),
         ("vm1/2026-05-01T10:00/disk/docs/none", "no such file or folder"),
         ("vm1/2026-05-01T10:00/disk.vhdx/more", "expected a folder, found a file"),
         ("vm1/@snaps/noon", "expected a name like @GMT-"),
@@ -149,7 +149,7 @@ def test_sources_that_cannot_be_captured(made: Place):
     assert "found a folder" in refuses_capture(made, "vm1", ".")
     assert "neither a file nor a block device" in refuses_capture(made, "vm1", "pipe")
     assert "neither a file nor a block device" in refuses_capture(made, "vm1", "/dev/null")
-    assert "not a directory" in refuses_capture(made, "vm1", "file/more")
+    assert "ot a directory; nothing was stored" in refuses_capture(made, "vm1", "file/more")
     said = refuses_capture(made, "vm1", "file", "none")
     assert said == "none: no such file; nothing was stored"
 
