@@ -13,6 +13,7 @@ from store.clock import Clock
 from store.description import create_repository
 from store.errors import IsFolderError, NotFoundError, TimefsError, UsageError
 from store.repository import Repository
+from tests.loop_devices import need_loop_devices
 from timefs.recorder import NamedSource, Order, Progress, Recorded, record, silent
 
 SECOND_NS = 1_000_000_000
@@ -68,6 +69,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @contextmanager
 def loop_device(path: Path) -> Generator[Path]:
+    need_loop_devices()
     shown = subprocess.run(
         ["losetup", "--find", "--show", str(path)],
         check=True,

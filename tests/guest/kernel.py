@@ -13,6 +13,7 @@ import pytest
 
 from store.errors import TimefsError
 from store.image import Image
+from tests.loop_devices import need_loop_devices
 from timefs.tree import Folder, Leaf, Link, Node
 
 CHUNK_BYTES = 1 << 20
@@ -44,6 +45,7 @@ def need(*tools: str, file_system: str | None = None) -> None:
 @contextmanager
 def kernel_mount(image: Path, point: Path, options: str = "rw") -> Generator[Path]:
     """The volume in a file, mounted by the kernel; CalledProcessError if it refuses."""
+    need_loop_devices()
     point.mkdir(exist_ok=True)
     device = run("losetup", "--find", "--show", image).decode().strip()
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.guest.disks.qemu import MIB, run
+from tests.loop_devices import need_loop_devices
 
 ENVIRONMENT = {**os.environ, "DM_DISABLE_UDEV": "1", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 
@@ -85,6 +86,7 @@ class Tools:
 
 @contextmanager
 def loop_devices(*files: Path) -> Generator[list[str]]:
+    need_loop_devices()
     with ExitStack() as stack:
         devices: list[str] = []
         for file in files:

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.guest.kernel import run
+from tests.loop_devices import need_loop_devices
 
 
 @contextmanager
 def exfat_mount(volume: Path, point: Path, options: str) -> Generator[Path]:
+    need_loop_devices()
     point.mkdir(exist_ok=True)
     device = run("losetup", "--find", "--show", volume).decode().strip()
     try:
