@@ -3,6 +3,7 @@
 TESTS ?= tests
 PYTEST := .venv/bin/python -m pytest
 RUN := .venv/bin/
+RESULTS ?= /var/tmp
 
 .PHONY: help demo test check lint types imports fmt soak fuzz bench prepare
 
@@ -43,6 +44,6 @@ fuzz: prepare     ## 100,000 mutated images into every parser (hours)
 
 bench: prepare    ## us beside the peers, medians and ratios; a quiet machine and root
 	@setup/prepare setup/apt-bench
-	$(RUN)python benchmarks/peers.py
-	$(RUN)python benchmarks/aged.py
+	$(RUN)python benchmarks/peers.py --json $(RESULTS)/timefs-peers.jsonl
+	$(RUN)python benchmarks/aged.py --json $(RESULTS)/timefs-aged.jsonl
 	$(RUN)python benchmarks/bench_mount.py
