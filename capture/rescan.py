@@ -122,6 +122,8 @@ class Chunk(NamedTuple):
 
     offset: int
     length: int
+    buffer: bytearray
+    """What is read into; used again for another chunk."""
     padded: memoryview
     wanted: list[int]
     """Blocks that hold data and differ from the map."""
@@ -146,6 +148,7 @@ class Scan:
         self._key = key
         self._progress = progress
         self._known_bytes = digest_map.size
+        self._buffers = [bytearray(CHUNK_BYTES) for _ in range(CHUNKS_IN_FLIGHT)]
         self.read_bytes = 0
 
     def run(self, sink: Sink, file: int) -> bool:
@@ -164,7 +167,7 @@ class Scan:
                         self._send(pending.popleft().result(), sink, file)
                     self._hole(start, end, sink, file)
                     continue
-                pending.append(workers.submit(self._read, start, end))
+                pending.append(workers.submit(self._read, start, end, self._buffers.pop()))
                 if len(pending) >= CHUNKS_IN_FLIGHT:
                     self._send(pending.popleft().result(), sink, file)
             while pending:
@@ -187,10 +190,9 @@ class Scan:
         if done < size:
             yield done, size, True
 
-    def _read(self, start: int, end: int) -> Chunk:
+    def _read(self, start: int, end: int, buffer: bytearray) -> Chunk:
         length = end - start
-        content = bytearray(blocks_of(length) * BLOCK_BYTES)
-        padded = memoryview(content)
+        padded = memoryview(buffer)[: blocks_of(length) * BLOCK_BYTES]
         done = 0
         while done < length:
             try:
@@ -202,7 +204,8 @@ class Scan:
             if count == 0:  # cut short meanwhile: the size tells, and the instant is fuzzy
                 break
             done += count
-        nonzero = nonzero_blocks(np.frombuffer(content, np.uint8))
+        padded[done:] = bytes(len(padded) - done)
+        nonzero = nonzero_blocks(np.frombuffer(padded, np.uint8))
         first = start // BLOCK_BYTES
         known = self._map.blocks(first, nonzero.size)
         fresh = np.arange(first, first + nonzero.size) >= blocks_of(self._known_bytes)
@@ -216,6 +219,7 @@ class Scan:
         return Chunk(
             start,
             length,
+            buffer,
             padded,
             filled[changed].tolist(),
             halves[changed].tobytes(),
@@ -228,6 +232,7 @@ class Scan:
         for first, end in chunk.zeros:
             start = first * BLOCK_BYTES
             sink.zero(file, chunk.offset + start, min(end * BLOCK_BYTES, chunk.length) - start)
+        self._buffers.append(chunk.buffer)
         self.read_bytes += chunk.length
         self._progress(chunk.length)
 

@@ -38,7 +38,7 @@ PACK_ROWS_MAX: Final = 1 << 17
 BATCH_BLOCKS: Final = 1024
 """Blocks that are looked up and placed together."""
 
-PACKS_IN_FLIGHT: Final = 2
+PACKS_IN_FLIGHT: Final = 1
 """Packs being compressed or written while the next is filled."""
 
 Keys = npt.NDArray[np.void]
