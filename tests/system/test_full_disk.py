@@ -89,7 +89,7 @@ def test_wherever_the_room_ends_nothing_acknowledged_is_lost(
     machine.init()
     machine.rewrite()
     machine.capture()
-    for leave_kib in range(0, 260, 4 if soak else 64):
+    for leave_kib in range(0, 260, 4 if soak else 128):
         fill(disk, leave=leave_kib << 10)
         machine.change(10)
         process = machine.start()
@@ -144,14 +144,14 @@ def test_a_read_only_repository_is_read_and_mounted_and_captures_say_so(disk: Pa
 
 
 def test_a_full_cache_disk_is_one_line_and_what_was_indexed_stays_readable(
-    disk: Path, tmp_path: Path
+    disk: Path, tmp_path: Path, soak: bool
 ):
     machine = Machine(tmp_path, seeded(8, soak=False), size=20 * MIB)
     machine.cache = disk / "cache"
     machine.init()
     machine.rewrite()
     machine.capture()
-    for leave_kib in (0, 64, 200):
+    for leave_kib in (0, 64, 200) if soak else (0, 200):
         fill(disk, leave=leave_kib << 10)
         machine.change(2000)  # the digest map and the index grow
         for words in (["capture", NAME, machine.disk], ["log"], ["ls", f"{NAME}/latest"]):
