@@ -28,7 +28,7 @@ def opener(image: Image) -> Folder:
     return open_volume(image, b"fuzz").root
 
 
-@pytest.mark.timeout(0)  # each case has its own alarm, which uses the same timer
+@pytest.mark.timeout(0)  # as many cases as asked for, each with an alarm
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_volume_gives_declared_errors_only(kind: str, cases: int, tmp_path: Path) -> None:
     need("mke2fs", file_system="ext4")

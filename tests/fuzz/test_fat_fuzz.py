@@ -33,7 +33,7 @@ def tree(top: Path) -> None:
         (folder / f"{'long ' * (number % 9)}{number}").write_bytes(chance.randbytes(number * 97))
 
 
-@pytest.mark.timeout(0)  # each case has its own alarm, which uses the same timer
+@pytest.mark.timeout(0)  # as many cases as asked for, each with an alarm
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_fat_volume_gives_declared_errors_only(kind: str, cases: int, tmp_path: Path):
     need("mkfs.fat", "mcopy")
@@ -46,7 +46,7 @@ def test_a_damaged_fat_volume_gives_declared_errors_only(kind: str, cases: int, 
     survive(volume.read_bytes(), open_fat_root, range(cases // len(KINDS)), tmp_path)
 
 
-@pytest.mark.timeout(0)
+@pytest.mark.timeout(0)  # as many cases as asked for, each with an alarm
 def test_a_damaged_exfat_volume_gives_declared_errors_only(cases: int, tmp_path: Path):
     need("mkfs.exfat", "mount.exfat-fuse", "fuser", file_system="fuseblk")
     volume = tmp_path / "volume"

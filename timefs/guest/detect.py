@@ -19,6 +19,7 @@ from timefs.guest.vhdx_made import made_vhdx
 NTFS: Final = "NTFS"
 LVM: Final = "LVM2"
 EXT: Final = "ext2/3/4"
+XFS: Final = "XFS"
 EXFAT: Final = "exFAT"
 FAT32: Final = "FAT32"
 FAT16: Final = "FAT16"
@@ -35,7 +36,7 @@ _FILE_SYSTEMS: Final = (
     (0x1A8, uuid.UUID("4967d63b-2e29-4ad8-8399-f6a339e3d001").bytes_le, "BitLocker To Go, locked"),
     (0, b"LUKS\xba\xbe", "LUKS, locked"),
     (0, b"SPACEDB ", "Storage Spaces"),
-    (0, b"XFSB", "XFS"),
+    (0, b"XFSB", XFS),
     (1080, b"\x53\xef", EXT),
     (0x10040, b"_BHRfS_M", "btrfs"),
     (82, b"FAT32   ", FAT32),

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from store.image import Image
-from timefs.guest.detect import EXFAT, EXT, FAT12, FAT16, FAT32, NTFS
+from timefs.guest.detect import EXFAT, EXT, FAT12, FAT16, FAT32, NTFS, XFS
 from timefs.guest.ext import open_volume as open_ext
 from timefs.guest.fat import open_exfat, open_fat
 from timefs.guest.ntfs import open_volume as open_ntfs
+from timefs.guest.xfs import open_volume as open_xfs
 from timefs.tree import Folder
 
 
@@ -32,6 +33,7 @@ class Volume(Protocol):
 _OPENERS: Final[Mapping[str, Callable[[Image, bytes], Volume]]] = {
     NTFS: open_ntfs,
     EXT: open_ext,
+    XFS: open_xfs,
     EXFAT: open_exfat,
     FAT32: open_fat,
     FAT16: open_fat,

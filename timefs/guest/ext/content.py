@@ -1,7 +1,7 @@
 """A file's bytes as an image: extent trees and block pointers, walked a window at a time.
 
 Defined here and only here: `ExtentTree`, `BlockPointers` and `mapped`. Used by `folder`, `xattrs`,
-`journal` and `node`. Immutable and thread-safe; nothing of a file's map is kept but what the
+`journal` and `files`. Immutable and thread-safe; nothing of a file's map is kept but what the
 image's windows hold.
 
 Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", The Contents of

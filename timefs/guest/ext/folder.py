@@ -1,14 +1,15 @@
 """Folders: names and the inodes that they lead to.
 
-Defined here and only here: `Name`, `names_of` and `parent_of`. Used by `node`. Stateless: the hash
+Defined here and only here: `names_of` and `parent_of`. Used by `files`. Stateless: the hash
 tree of a large folder is skipped, because all its names lie in blocks that also read in order.
 
 Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", Directory Entries.
 """
 
+import stat
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from store.errors import CorruptError, TimefsError, UnsupportedError
 from store.image import ExtentKind, Image
@@ -18,6 +19,7 @@ from timefs.guest.ext.inode import BLOCK_AREA_BYTES, Flag, Inode
 from timefs.guest.ext.superblock import Incompatible
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest
+from timefs.guest.posix import Name, possible
 
 _ENTRY: Final = struct.Struct("<IHBB")
 _OLD_ENTRY: Final = struct.Struct("<IHH")
@@ -26,14 +28,15 @@ _TAIL_BYTES: Final = 12
 _INDEX_COUNTS: Final = (0x20, 8)
 """Where a root's and a node's counts of hash index entries are."""
 _PARENT_AT: Final = 12
-
-
-class Name(NamedTuple):
-    """One name of a folder; `kind` is the type that the folder says, 0 if it does not."""
-
-    name: bytes
-    number: int
-    kind: int
+_KINDS: Final = {
+    1: stat.S_IFREG,
+    2: stat.S_IFDIR,
+    3: stat.S_IFCHR,
+    4: stat.S_IFBLK,
+    5: stat.S_IFIFO,
+    6: stat.S_IFSOCK,
+    7: stat.S_IFLNK,
+}
 
 
 def names_of(table: Table, inode: Inode, sought: bytes | None = None) -> Iterator[Name]:
@@ -155,10 +158,10 @@ def _parse(table: Table, content: bytes, where: str) -> Iterator[Name]:
         at += room
         if number == 0 or name in (b".", b".."):
             continue
-        if not name or {0, 47} & {*name}:
+        if not possible(name):
             refused = name
         else:
-            yield Name(name, number, kind)
+            yield Name(name, number, _KINDS.get(kind, 0))
     if refused is not None:
         raise CorruptError(f"{where}: {refused!a} cannot be a name")
 

@@ -6,8 +6,8 @@ systems. Thread-safe and immutable.
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
+from timefs.guest.ext.files import ExtFiles
 from timefs.guest.ext.journal import replayed
-from timefs.guest.ext.node import ExtFolder, Parts, root_of
 from timefs.guest.ext.superblock import (
     STATE_CLEAN,
     STATE_ERRORS,
@@ -17,12 +17,13 @@ from timefs.guest.ext.superblock import (
     read_superblock,
 )
 from timefs.guest.ext.table import Table
+from timefs.guest.posix import PosixFolder, root_of
 
 
 class ExtVolume:
     """An open volume; `image` is its bytes with the journal replayed."""
 
-    def __init__(self, image: Image, root: ExtFolder, label: str, state: str) -> None:
+    def __init__(self, image: Image, root: PosixFolder, label: str, state: str) -> None:
         self.image = image
         self.root = root
         self.label = label
@@ -49,7 +50,7 @@ def open_volume(image: Image, identity: bytes) -> ExtVolume:
     if superblock.state & STATE_ERRORS:
         state += "; its guest has recorded errors"
     table = Table(image, superblock)
-    root = root_of(Parts(identity, table, state))
+    root = root_of(identity, ExtFiles(table, state))
     root.attributes()
     return ExtVolume(image, root, superblock.label.decode(errors="replace"), state)
 

@@ -1,6 +1,7 @@
 """Extended attributes, in the inode, in a block of their own, or each in an inode of its own.
 
-Defined here and only here: `read_xattrs` and `inline_rest`. Used by `folder` and `node`. Stateless.
+Defined here and only here: `read_xattrs` and `inline_rest`. Used by `folder` and `files`.
+Stateless.
 
 Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", Extended Attributes;
 include/uapi/linux/posix_acl_xattr.h for what an access list looks like to a program.

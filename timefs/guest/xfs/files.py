@@ -1,0 +1,94 @@
+"""A volume's files by their inode numbers.
+
+Defined here and only here: `XfsFiles`. Used by `volume`. Thread-safe: see `Table`.
+
+Source: "XFS Algorithms & Data Structures", 3rd edition, Symbolic Links.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from store.errors import CorruptError
+from store.image import Image
+from timefs.guest.posix import Name, PosixVolume
+from timefs.guest.xfs.content import mapped
+from timefs.guest.xfs.folder import names_of, parent_of
+from timefs.guest.xfs.inode import Form, Inode, Table
+from timefs.guest.xfs.superblock import CHECKSUMMED, checked
+from timefs.guest.xfs.xattrs import read_xattrs
+from timefs.tree import Attributes
+
+LINK_MAGIC: Final = b"XSLM"
+LINK_HEADER_BYTES: Final = 56
+LINK_CHECKSUM_AT: Final = 12
+
+
+class XfsFiles(PosixVolume):
+    """All files of one volume."""
+
+    def __init__(self, table: Table, state: str) -> None:
+        self._table = table
+        self._state = state
+
+    @property
+    def root_number(self) -> int:
+        return self._table.superblock.root_inode
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    def attributes(self, number: int) -> Attributes:
+        inode = self._table.inode(number)
+        return Attributes(
+            mode=inode.mode,
+            size=inode.size,
+            allocated_bytes=inode.allocated_bytes,
+            links=inode.links,
+            mtime_ns=inode.mtime_ns,
+            atime_ns=inode.atime_ns,
+            ctime_ns=inode.ctime_ns,
+            created_ns=inode.created_ns,
+            owner=inode.owner,
+            group=inode.group,
+            device=_device(inode),
+        )
+
+    def xattrs(self, number: int) -> dict[bytes, bytes]:
+        return read_xattrs(self._table, self._table.inode(number))
+
+    def content(self, number: int) -> Image:
+        inode = self._table.inode(number)
+        return mapped(self._table, inode, inode.data, inode.size)
+
+    def target(self, number: int) -> bytes:
+        inode = self._table.inode(number)
+        if inode.data.form == Form.LOCAL:
+            return inode.data.area[: inode.size]
+        block_bytes = self._table.superblock.block_bytes
+        blocks = -(-inode.size // (block_bytes - LINK_HEADER_BYTES))
+        image = mapped(self._table, inode, inode.data, blocks * block_bytes)
+        target = b""
+        for run in image.runs(blocks):  # each begins with a header of its own
+            content = image.read(run.first * block_bytes, run.blocks * block_bytes)
+            if self._table.superblock.version == CHECKSUMMED:
+                if content[:4] != LINK_MAGIC or not checked(content, LINK_CHECKSUM_AT):
+                    raise CorruptError(f"{inode.where}: a link's text: wrong checksum")
+                content = content[LINK_HEADER_BYTES:]
+            target += content
+        return target[: inode.size]
+
+    def parent(self, number: int) -> int:
+        return parent_of(self._table, self._table.inode(number))
+
+    def names(self, number: int, sought: bytes | None = None) -> Iterator[Name]:
+        return names_of(self._table, self._table.inode(number), sought)
+
+
+def _device(inode: Inode) -> int:
+    if not stat.S_ISCHR(inode.mode) and not stat.S_ISBLK(inode.mode):
+        return 0
+    stored = int.from_bytes(inode.data.area[:4], "big")
+    return os.makedev(stored >> 18, stored & 0x3FFFF)
