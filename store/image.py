@@ -19,6 +19,9 @@ from store.errors import CorruptError
 WINDOW_BYTES: Final = 4 << 20
 """A mapped image composes its extents window by window of this size."""
 
+STRIDE_BYTES: Final = 1 << 30
+"""Whoever walks further than a window has this much composed at once, which is not kept."""
+
 WINDOWS_MAX: Final = 64
 """Composed windows that one mapped image keeps."""
 
@@ -174,6 +177,11 @@ class MappedImage(Image):
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         end = min(offset + length, self._size)
         while offset < end:
+            if offset % WINDOW_BYTES == 0 and end - offset > WINDOW_BYTES:
+                stop = min(offset + STRIDE_BYTES, end)
+                yield from _flatten(self.map(offset, stop - offset), offset, stop)
+                offset = stop
+                continue
             starts, extents = self._window(offset // WINDOW_BYTES)
             for position in range(bisect_right(starts, offset) - 1, len(extents)):
                 run = _clip(extents[position], offset, end)
