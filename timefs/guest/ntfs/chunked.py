@@ -1,18 +1,18 @@
 """Images whose bytes come a chunk at a time out of compressed ones.
 
 Defined here and only here: `ChunkedImage`. Used by `compressed` and `wof`. Thread-safe: what is
-held is a bounded cache of decoded chunks, one for all volumes.
+held is a bounded cache of decoded chunks, which ends with its image.
 """
 
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final
 
 from store.image import Extent, ExtentKind, Image
 
-CHUNKS_MAX: Final = 512
-"""Decoded chunks that are kept; each has at most 32 KiB."""
+CHUNKS_MAX: Final = 32
+"""Decoded chunks that one image keeps; each has at most 32 KiB."""
 
 
 class ChunkedImage(Image):
@@ -22,6 +22,7 @@ class ChunkedImage(Image):
         """`chunk_bytes` is what every chunk but the last decodes to."""
         self._size = size
         self._chunk_bytes = chunk_bytes
+        self._decoded: OrderedDict[int, bytes] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -40,7 +41,7 @@ class ChunkedImage(Image):
         done = 0
         while done < wanted:
             number, skipped = divmod(offset + done, self._chunk_bytes)
-            part = _decoded(self, number)[skipped : skipped + wanted - done]
+            part = self._chunk(number)[skipped : skipped + wanted - done]
             buffer[done : done + len(part)] = part
             done += len(part)
         return wanted
@@ -50,7 +51,10 @@ class ChunkedImage(Image):
         if length > 0:
             yield Extent(offset, length, ExtentKind.OPAQUE, self, offset)
 
-
-@lru_cache(CHUNKS_MAX)
-def _decoded(image: ChunkedImage, number: int) -> bytes:
-    return image.decode(number)
+    def _chunk(self, number: int) -> bytes:
+        content = self._decoded.get(number)
+        if content is None:
+            content = self._decoded[number] = self.decode(number)
+            if len(self._decoded) > CHUNKS_MAX:
+                self._decoded.popitem(last=False)
+        return content

@@ -1,15 +1,15 @@
 """Streams that Windows compressed (LZNT1): units of 16 clusters, each stored, packed or a hole.
 
-Defined here and only here: `CompressedStream`. Used by `stream.open_pieces`. Immutable but for a
-bounded cache of units, one for all volumes; thread-safe.
+Defined here and only here: `CompressedStream`. Used by `stream.open_pieces`. Immutable but for
+bounded caches, which end with their stream; thread-safe.
 
 A unit with all its clusters is stored as it is, one with none is zeros, and one whose clusters are
 followed by a hole is packed: chunks of 4 KiB, each on its own, so damage to one hurts no other.
 """
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError
@@ -22,8 +22,8 @@ UNIT_CLUSTERS: Final = 16
 CLUSTER_BYTES_MAX: Final = 4096
 """Windows compresses on no volume with larger clusters."""
 
-UNITS_MAX: Final = 32
-"""Packed units whose stored bytes are kept; each has less than 64 KiB."""
+UNITS_MAX: Final = 4
+"""Packed units whose stored bytes one stream keeps; each has less than 64 KiB."""
 
 
 class CompressedStream(MappedImage):
@@ -94,10 +94,11 @@ class PackedUnits(ChunkedImage):
         self._runs = runs
         self._where = where
         self._unit_chunks = UNIT_CLUSTERS * runs.cluster_bytes // CHUNK_BYTES
+        self._units: OrderedDict[int, _Unit] = OrderedDict()
 
     def decode(self, number: int) -> bytes:
         unit_number, position = divmod(number, self._unit_chunks)
-        unit = _unit(self, unit_number)
+        unit = self._unit(unit_number)
         where = f"{self._where}: compressed bytes at {number * CHUNK_BYTES}"
         if position >= len(unit.chunks):
             raise CorruptError(f"{where}: expected an LZNT1 chunk, found none")
@@ -110,7 +111,15 @@ class PackedUnits(ChunkedImage):
             raise CorruptError(f"{where}: LZNT1 chunk: expected {wanted} bytes, got {len(content)}")
         return content
 
-    def load(self, number: int) -> _Unit:
+    def _unit(self, number: int) -> _Unit:
+        unit = self._units.get(number)
+        if unit is None:
+            unit = self._units[number] = self._load(number)
+            if len(self._units) > UNITS_MAX:
+                self._units.popitem(last=False)
+        return unit
+
+    def _load(self, number: int) -> _Unit:
         """A unit's stored bytes and where the chunks in them are.
 
         Raises:
@@ -123,8 +132,3 @@ class PackedUnits(ChunkedImage):
         start = number * UNIT_CLUSTERS * cluster_bytes
         data = self._clusters.read(start, allocated * cluster_bytes)
         return _Unit(data, find_chunks(data, self._unit_chunks))
-
-
-@lru_cache(UNITS_MAX)
-def _unit(image: PackedUnits, number: int) -> _Unit:
-    return image.load(number)
