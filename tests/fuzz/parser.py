@@ -1,19 +1,15 @@
 """What the fuzz tests of file systems share: damage where a parser looks, then reading it all."""
 
 import random
-import resource
-import signal
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, Image
+from tests.fuzz.bounds import bounded_case, bounded_memory
 from timefs.tree import Folder, Leaf, Link, Node
 
-CASE_SECONDS = 2.0
-GROWTH_BYTES_MAX = 256 << 20
 NODES_MAX = 1000
 READ_BYTES = 64 << 10
 SPAN_BYTES_MAX = 4096
@@ -128,37 +124,14 @@ def read_leaf(leaf: Leaf) -> None:
         assert at == offset + len(part)
 
 
-@contextmanager
-def alarm(case: int) -> Generator[None]:
-    """Fails a case that computes for too long, however busy the machine is with others."""
-
-    def ring(signum: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"case {case} took more than {CASE_SECONDS} s of processor time")
-
-    before = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, CASE_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 def survive(content: bytes, opener: Opener, cases: Iterator[int] | range, folder: Path) -> None:
     """Damage after damage gives declared errors only, in bounded time and memory."""
     vandal = Vandal(content, opener)
     assert vandal.nodes > 30
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = 0
-    for case in cases:
-        damaged = vandal.damaged(case)
-        try:
-            with alarm(case):
+    with bounded_memory():
+        for case in cases:
+            damaged = vandal.damaged(case)
+            with bounded_case(case, damaged, folder):
                 seen += read_everything(BytesImage(damaged), opener)
-        except BaseException:
-            (folder / "damaged").write_bytes(damaged)
-            print(f"case {case} failed; its volume is {folder / 'damaged'}")
-            raise
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    assert growth < GROWTH_BYTES_MAX
     assert seen > len(list(cases)) * vandal.nodes // 4  # not so coarse that nothing opens

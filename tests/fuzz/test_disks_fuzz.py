@@ -1,21 +1,19 @@
 """Whatever is damaged in a disk or its tables, reading ends in time, with declared errors only."""
 
 import random
-import resource
-import signal
 import struct
 import uuid
 import zlib
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import pytest
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, ExtentKind, Image
+from tests.fuzz.bounds import bounded_case, bounded_memory
 from tests.guest.disks import vhd_writer, vhdx_writer
 from tests.guest.disks.lvm_tools import Tools, loop_devices, physical
 from tests.guest.disks.qemu import KIB, MIB, create, need, run, scribble
@@ -26,9 +24,7 @@ from timefs.guest.partitions import partition_image
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 
-CASE_SECONDS = 2.0
 BATCH_CASES = 1000
-GROWTH_BYTES_MAX = 256 << 20
 READ_BYTES = 64 << 10
 VALUES = (
     *(0, 1, 2, 3, 6, 7, 8, 9, 16, 31, 63, 64, 0x7F, 0xFF, 0x200, 0x1000, 0x7FFF, 0xFFFF),
@@ -404,36 +400,15 @@ def read_image(image: Image) -> bool:
     return done
 
 
-@contextmanager
-def alarm(case: int) -> Generator[None]:
-    def ring(signum: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"case {case} took more than {CASE_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, CASE_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.timeout(0)  # each case has its own alarm, which uses the same timer
 def test_a_damaged_disk_gives_declared_errors_only(
     patient: Patient, batch: range, tmp_path: Path
 ) -> None:
     assert read_everything(patient, patient.content)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read = 0
-    for case in batch:
-        content = damaged(patient, case)
-        try:
-            with alarm(case):
+    with bounded_memory():
+        for case in batch:
+            content = damaged(patient, case)
+            with bounded_case(case, content, tmp_path):
                 read += read_everything(patient, content)
-        except BaseException:
-            (tmp_path / "damaged").write_bytes(content)
-            print(f"case {case} failed; its file is {tmp_path / 'damaged'}")
-            raise
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    assert growth < GROWTH_BYTES_MAX
     assert read > len(batch) // 20  # the damage is not so coarse that nothing opens

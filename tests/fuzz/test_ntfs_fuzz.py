@@ -1,18 +1,15 @@
 """Whatever is damaged in a volume, reading all of it ends in time with declared errors only."""
 
 import random
-import resource
-import signal
 import struct
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage
+from tests.fuzz.bounds import bounded_case, bounded_memory
 from tests.guest.ntfs.conftest import need_ntfs_3g
 from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import SYSTEM_XATTRS, small_volume
@@ -22,9 +19,7 @@ from timefs.tree import Folder, Leaf, Link, Node
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 
-CASE_SECONDS = 2.0
 BATCH_CASES = 1000
-GROWTH_BYTES_MAX = 256 << 20
 NODES_MAX = 1000
 READ_BYTES = 64 << 10
 VALUES = (0, 1, 2, 5, 7, 8, 16, 24, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF,
@@ -182,22 +177,6 @@ def read_leaf(leaf: Leaf) -> None:
         assert at == offset + len(part)
 
 
-@contextmanager
-def alarm(case: int) -> Generator[None]:
-    """Counts the time that the processor works on it: a busy machine is no hang."""
-
-    def ring(signum: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"case {case} took more than {CASE_SECONDS} s of work")
-
-    before = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, CASE_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 @pytest.mark.timeout(0)  # each case has its own alarm; a batch may take minutes
 def test_a_damaged_volume_gives_declared_errors_only(
     volume: bytes, batch: range, tmp_path: Path
@@ -205,17 +184,10 @@ def test_a_damaged_volume_gives_declared_errors_only(
     vandal = Vandal(volume)
     whole = read_everything(volume)
     assert whole > 80
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = 0
-    for case in batch:
-        content = vandal.damaged(case)
-        try:
-            with alarm(case):
+    with bounded_memory():
+        for case in batch:
+            content = vandal.damaged(case)
+            with bounded_case(case, content, tmp_path):
                 seen += read_everything(content)
-        except BaseException:
-            (tmp_path / "damaged").write_bytes(content)
-            print(f"case {case} failed; its volume is {tmp_path / 'damaged'}")
-            raise
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    assert growth < GROWTH_BYTES_MAX
     assert seen > len(batch) * whole // 4  # the damage is not so coarse that nothing opens

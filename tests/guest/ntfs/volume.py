@@ -68,7 +68,7 @@ def mounted(image: Path, options: str, streams: str = "xattr") -> Generator[Path
             if point.is_mount():
                 subprocess.run(["umount", point], check=True, timeout=COMMAND_SECONDS)
             process.wait(COMMAND_SECONDS)
-    point.rmdir()
+            point.rmdir()
 
 
 def format_volume(image: Path, recipe: Recipe) -> None:
