@@ -34,6 +34,8 @@ build() {
     mount -t devpts devpts "$machine/dev/pts" -o newinstance,ptmxmode=666
     mount -t tmpfs tmpfs "$machine/dev/shm"
     mknod -m 666 "$machine/dev/fuse" c 10 229
+    mknod "$machine/dev/loop-control" c 10 237
+    for number in $(seq 0 63); do mknod "$machine/dev/loop$number" b 7 "$number"; done
     for path in $settings ${BARE_BIND:-}; do
         [ -e "$path" ] || continue
         [ -d "$path" ] && mkdir -p "$machine$path"

@@ -131,7 +131,8 @@ class Operations:
     def _open(self, request: memoryview, node_id: int, reply: memoryview) -> int:
         flags, _ = OPEN_IN.unpack_from(request, ARGUMENTS)
         handle, frozen = self._core.open(node_id, flags)
-        OPEN_OUT.pack_into(reply, 0, handle, OpenFlag.KEEP_CACHE if frozen else 0, 0)
+        flags = OpenFlag.NOFLUSH | (OpenFlag.KEEP_CACHE if frozen else 0)
+        OPEN_OUT.pack_into(reply, 0, handle, flags, 0)
         return OPEN_OUT.size
 
     def _read(self, request: memoryview, _node_id: int, reply: memoryview) -> int:
