@@ -1,7 +1,8 @@
-"""Compressed pieces of a disk: decoded on demand, a bounded number kept.
+"""Compressed pieces of a disk or a guest file: decoded on demand, a bounded number kept.
 
-Defined here and only here: `CompressedImage`. Used by the disk formats that compress. Thread-safe:
-the lock is held for looking up and keeping only, so two threads may decode one piece at once.
+Defined here and only here: `CompressedImage`, `inflate` and `unzstd`. Used by the disk formats and
+file systems that compress. Thread-safe: the lock is held for looking up and keeping only, so two
+threads may decode one piece at once.
 """
 
 import zlib
@@ -17,12 +18,14 @@ import zstandard
 from store.errors import CorruptError
 from store.image import Extent, ExtentKind, Image
 
-KEPT_BYTES_MAX: Final = 8 << 20
+KEPT_BYTES_MAX: Final = 2 << 20
+"""Decoded pieces that one image keeps; two at least."""
+
 ZSTD_WINDOW_BYTES_MAX: Final = 8 << 20
 
 
 class CompressedImage(Image):
-    """The whole disk's addresses, of which only the compressed pieces can be read.
+    """All addresses of a disk or file, of which only the compressed pieces can be read.
 
     A subclass gives `piece`: the decoded bytes of a piece by its number.
     """
@@ -40,7 +43,11 @@ class CompressedImage(Image):
 
     @abstractmethod
     def piece(self, number: int) -> bytes:
-        """The decoded piece, `piece_bytes` long or, the last one, up to the end of the disk."""
+        """The decoded piece, `piece_bytes` long or, the last one, at least up to the end.
+
+        Raises:
+            CorruptError: it is damaged.
+        """
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         wanted = max(0, min(len(buffer), self._size - offset))

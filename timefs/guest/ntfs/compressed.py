@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from store.errors import CorruptError
 from store.image import Extent, ExtentKind, Image, MappedImage
-from timefs.guest.ntfs.chunked import ChunkedImage
+from timefs.guest.compressed import CompressedImage
 from timefs.guest.ntfs.lznt1 import CHUNK_BYTES, Chunk, decode_chunk, find_chunks
 from timefs.guest.ntfs.runs import HOLE, Runs
 
@@ -85,7 +85,7 @@ class _Unit(NamedTuple):
     chunks: list[Chunk]
 
 
-class PackedUnits(ChunkedImage):
+class PackedUnits(CompressedImage):
     """The content of the units that are packed; of the others nothing is ever asked."""
 
     def __init__(self, clusters: Image, runs: Runs, initialized_bytes: int, where: str) -> None:
@@ -96,7 +96,7 @@ class PackedUnits(ChunkedImage):
         self._unit_chunks = UNIT_CLUSTERS * runs.cluster_bytes // CHUNK_BYTES
         self._units: OrderedDict[int, _Unit] = OrderedDict()
 
-    def decode(self, number: int) -> bytes:
+    def piece(self, number: int) -> bytes:
         unit_number, position = divmod(number, self._unit_chunks)
         unit = self._unit(unit_number)
         where = f"{self._where}: compressed bytes at {number * CHUNK_BYTES}"

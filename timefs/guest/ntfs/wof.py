@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
-from timefs.guest.ntfs.chunked import ChunkedImage
+from timefs.guest.compressed import CompressedImage
 from timefs.guest.ntfs.lzx import decode_lzx
 from timefs.guest.ntfs.record import DATA
 from timefs.guest.ntfs.reparse import Reparse
@@ -64,7 +64,7 @@ def open_wof(file: FileRecord, reparse: Reparse) -> Image:
     return WofImage(data.size, file.open(DATA, WOF_STREAM), algorithm, where)
 
 
-class WofImage(ChunkedImage):
+class WofImage(CompressedImage):
     """The decoded content."""
 
     def __init__(self, size: int, stored: Image, algorithm: Algorithm, where: str) -> None:
@@ -76,9 +76,9 @@ class WofImage(ChunkedImage):
         self._entry_bytes = 4 if size <= 0xFFFFFFFF else 8
         self._start = max(0, self._chunks - 1) * self._entry_bytes
 
-    def decode(self, number: int) -> bytes:
-        where = f"{self._where}: bytes at {number * self._chunk_bytes}"
-        size = min(self._chunk_bytes, self._size - number * self._chunk_bytes)
+    def piece(self, number: int) -> bytes:
+        where = f"{self._where}: bytes at {number * self._piece_bytes}"
+        size = min(self._piece_bytes, self._size - number * self._piece_bytes)
         first = 0 if number == 0 else self._place(number)
         last = number == self._chunks - 1
         end = self._stored.size - self._start if last else self._place(number + 1)

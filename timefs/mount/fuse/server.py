@@ -14,6 +14,7 @@ import errno
 import fcntl
 import logging
 import os
+import select
 import threading
 from time import perf_counter
 from typing import Final
@@ -41,6 +42,9 @@ READ_BYTES_MAX: Final = 1 << 20
 QUICK_SECONDS: Final = 0.002
 """A READ that took longer has waited for something, and others should not wait for it."""
 
+WATCH_SECONDS: Final = 0.00005
+"""How long a server stays awake for the next READ: about what being woken costs."""
+
 _READ: Final = int(Opcode.READ)
 _REQUEST_BYTES: Final = 1 << 16
 _WRITE_BYTES_MAX: Final = 4096
@@ -59,6 +63,27 @@ _GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED})
 _AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
 log = logging.getLogger(__name__)
+
+
+class _Arrivals:
+    """Requests as they come: asleep until there is one, or watching where one is expected."""
+
+    def __init__(self, device: int, request: memoryview) -> None:
+        os.set_blocking(device, False)
+        self._device = device
+        self._buffers = [request]
+        self._poll = select.poll()
+        self._poll.register(device, select.POLLIN)
+
+    def following(self, *, expected: bool) -> int:
+        """Put the next request into the buffer; answers its length."""
+        end = perf_counter() + WATCH_SECONDS if expected else 0.0
+        while True:
+            try:
+                return os.readv(self._device, self._buffers)
+            except BlockingIOError:
+                if perf_counter() >= end:
+                    self._poll.poll()
 
 
 class Server:
@@ -143,14 +168,15 @@ class Server:
         request = memoryview(bytearray(_REQUEST_BYTES))
         reply = memoryview(bytearray(OUT_HEADER.size + READ_BYTES_MAX))
         body = reply[OUT_HEADER.size :]
-        buffers = [request]
+        arrivals = _Arrivals(device, request)
         mine = False
         try:
             while True:
                 try:
+                    expected = mine  # the READ before was quick, and its reader may want more
                     if not mine:
                         mine = self._turn.acquire()
-                    length = os.readv(device, buffers)
+                    length = arrivals.following(expected=expected)
                     _, opcode, unique, node_id, *_ = IN_HEADER.unpack_from(request)
                     if opcode != _READ or not self._quick:
                         self._turn.release()
