@@ -47,3 +47,4 @@ bench: prepare    ## us beside the peers, medians and ratios; a quiet machine an
 	$(RUN)python benchmarks/peers.py --json $(RESULTS)/timefs-peers.jsonl
 	$(RUN)python benchmarks/aged.py --json $(RESULTS)/timefs-aged.jsonl
 	$(RUN)python benchmarks/bench_mount.py
+	$(RUN)python benchmarks/nested.py

@@ -16,7 +16,7 @@ from store.errors import DamagedError
 from store.row import BLOCK_BYTES
 
 FRAME_BLOCKS_MAX: Final = 8
-"""32 KiB: what decodes in one step (docs/adr/0016). The format allows 16."""
+"""32 KiB: what decodes in one step (docs/adr/0009). The format allows 16."""
 
 SCATTERED_BLOCKS_MAX: Final = 4
 """A frame of blocks that are not neighbours is closed at 16 KiB, for random reads' sake."""
