@@ -1,6 +1,7 @@
 """Options that several tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ settings.register_profile(  # a loaded machine is not a defect
     "timefs", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("timefs")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs we start inherit it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

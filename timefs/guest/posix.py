@@ -91,7 +91,8 @@ class _Names(NamedTuple):
     """A folder's names, and why some of them are missing."""
 
     found: dict[bytes, Name]
-    refusal: CorruptError | None
+    refusal: str | None
+    """Its text only: an error that is kept keeps whoever raised it."""
 
 
 def _read_names(volume: PosixVolume, number: int) -> _Names | None:
@@ -102,7 +103,7 @@ def _read_names(volume: PosixVolume, number: int) -> _Names | None:
             if len(found) > NAMES_MAX:
                 return None
     except CorruptError as error:
-        return _Names(found, error)
+        return _Names(found, str(error))
     return _Names(found, None)
 
 
@@ -197,7 +198,7 @@ class PosixFolder(PosixNode, Folder):
             if found is not None:
                 return self._node(found)
             if names.refusal is not None:
-                raise names.refusal
+                raise CorruptError(names.refusal)
         elif name not in (b"", b".", b".."):
             for one in self._parts.volume.names(self._number, name):
                 if one.name == name:

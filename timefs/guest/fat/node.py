@@ -53,7 +53,8 @@ class _Names(NamedTuple):
     """A folder's names, and why some of them are missing."""
 
     found: dict[bytes, Record]
-    refusal: CorruptError | None
+    refusal: str | None
+    """Its text only: an error that is kept keeps whoever raised it."""
 
 
 def _read_names(table: Table, form: Format, record: Record) -> _Names | None:
@@ -64,7 +65,7 @@ def _read_names(table: Table, form: Format, record: Record) -> _Names | None:
             if len(found) > NAMES_MAX:
                 return None
     except CorruptError as error:
-        return _Names(found, error)
+        return _Names(found, str(error))
     return _Names(found, None)
 
 
@@ -151,7 +152,7 @@ class FatFolder(FatNode, Folder):
             if found is not None:
                 return self._node(found)
             if names.refusal is not None:
-                raise names.refusal
+                raise CorruptError(names.refusal)
         else:
             for record in self._records():
                 if record.name == name:
