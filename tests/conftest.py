@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,8 +13,14 @@ settings.register_profile(  # a loaded machine is not a defect
 )
 settings.load_profile("timefs")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background job
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs we start inherit it
+
+def _pass_over(_number: int, _frame: FrameType | None) -> None:
+    """Ignores a signal, as its being ignored does, but programs that we start do not inherit it."""
+
+
+for ignored in (signal.SIGINT, signal.SIGHUP):  # by a background job, by nohup
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, _pass_over)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
