@@ -148,7 +148,7 @@ class DigestMap:
             self.blocks(block, 1)[:] = np.frombuffer(UNKNOWN_DIGEST, np.uint64)
 
     def keep(self, position: int) -> None:
-        """Make the working copy the map of `position`.
+        """Make the working copy the map of `position`, unless a rebuild threw it away meanwhile.
 
         Raises:
             TimefsError: the cache cannot be written.
@@ -160,7 +160,8 @@ class DigestMap:
             os.pwrite(self._descriptor, header, 0)
             os.pwrite(self._descriptor, _hash(self._file), len(header))
             os.fdatasync(self._descriptor)
-            self._working.replace(self._path)
+            with suppress(FileNotFoundError):
+                self._working.replace(self._path)
         except OSError as error:
             raise translate(error, str(self._path)) from error
 

@@ -106,7 +106,7 @@ class Machine:
     def capture(self) -> "dict[str, Any]":
         process = self.start()
         said, errors = process.communicate(timeout=SECONDS)
-        assert (process.returncode, errors) == (0, "")
+        assert (process.returncode, errors) == (0, ""), (process.returncode, said, errors)
         done = self.acknowledge(said)
         assert done is not None
         return done
