@@ -78,6 +78,13 @@ class Folder(Node):
     def entries(self) -> Iterable[Entry]:
         """What a listing shows, without `.` and `..`."""
 
+    def entries_with_attributes(self) -> Iterable[tuple[Entry, Attributes | None]]:
+        """The same, each with its node's attributes where many together cost less than each alone.
+
+        They are None where the node itself has to be asked, and never of one that may change.
+        """
+        return ((entry, None) for entry in self.entries())
+
     def shown_identity(self) -> bytes:
         """The identity of the folder whose entries are shown: its own unless it stands for another.
 

@@ -7,27 +7,23 @@ answers a failed one with `errno_of` of what was raised.
 
 import errno
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from threading import Lock
 from typing import Final, NamedTuple
 
 from store.errors import IsFolderError, NotFolderError, ReadOnlyError, UsageError
 from store.image import ExtentKind, Image
 from timefs.mount.failures import Failures, FileSystemError
 from timefs.mount.handles import Handle, Handles, inode_of
-from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
+from timefs.mount.listing import NAME_BYTES_MAX, Listing, Record
+from timefs.tree import Attributes, Folder, Leaf, Link
 
 FOREVER_SECONDS: Final = 1 << 31
 """How long an answer that can never change may be kept."""
 
 SHORT_SECONDS: Final = 1
 """How long any other answer may be kept."""
-
-NAME_BYTES_MAX: Final = 1024
-"""A name of 255 UTF-16 units takes up to 765 bytes as WTF-8."""
 
 BLOCK_BYTES: Final = 4096
 
@@ -57,51 +53,6 @@ class Space(NamedTuple):
     available: int
 
 
-class Record(NamedTuple):
-    """One entry of a listing. `attributes` is None when they could not be had."""
-
-    name: bytes
-    inode: int
-    type_bits: int
-    node: Node
-    attributes: Attributes | None
-
-
-class Listing:
-    """What one open folder shows: a snapshot that grows as it is read."""
-
-    def __init__(self, node_id: int, records: Iterator[Record], *, frozen: bool) -> None:
-        self.node_id = node_id
-        self.frozen = frozen
-        self._coming = records
-        self._records: list[Record] = []
-        self._failure: Exception | None = None
-        self._lock = Lock()
-
-    def record(self, position: int) -> Record | None:
-        """The entry at a position, None beyond the end.
-
-        Raises:
-            Exception: what the folder raised, each time again: a listing that broke has no end.
-        """
-        with self._lock:
-            while position >= len(self._records):
-                following = self._following()
-                if following is None:
-                    return None
-                self._records.append(following)
-            return self._records[position]
-
-    def _following(self) -> Record | None:
-        if self._failure is not None:
-            raise self._failure
-        try:
-            return next(self._coming, None)
-        except Exception as error:
-            self._failure = error
-            raise
-
-
 class FileSystem:
     """A tree's file-system operations. Node ids and open handles are numbers given out here."""
 
@@ -127,9 +78,9 @@ class FileSystem:
         folder = self._folder(parent_id)
         frozen = folder.answer_frozen(name)  # before the answer: the watermark may rise meanwhile
         node = folder.lookup(name)
-        kept, attributes = _seconds(node.frozen), node.attributes()
+        kept, attributes = seconds_kept(node.frozen), node.attributes()
         handle = self.handles.grant(node, inode_of(node), parent_id, name)
-        return Found(handle.node_id, handle.inode, attributes, _seconds(frozen), kept)
+        return Found(handle.node_id, handle.inode, attributes, seconds_kept(frozen), kept)
 
     def forget(self, node_id: int, lookups: int) -> None:
         """The kernel gives back `lookups` of a node's grants."""
@@ -138,7 +89,7 @@ class FileSystem:
     def attributes(self, node_id: int) -> Found:
         """A node's attributes; counts as nothing."""
         handle: Handle = self.handles[node_id]
-        kept = _seconds(handle.node.frozen)
+        kept = seconds_kept(handle.node.frozen)
         return Found(node_id, handle.inode, handle.node.attributes(), 0, kept)
 
     def readlink(self, node_id: int) -> bytes:
@@ -199,14 +150,13 @@ class FileSystem:
             listing = self._listings[handle] = self._listing(listing.node_id)
         return listing
 
-    def grant(self, listing: Listing, record: Record) -> Found | None:
-        """Give a listed node to the kernel with its name; None if its attributes are unknown."""
-        name, inode, _, node, attributes = record
-        if attributes is None:
-            return None
-        kept = _seconds(node.frozen)
-        handle = self.handles.grant(node, inode, listing.node_id, name)
-        return Found(handle.node_id, inode, attributes, _seconds(listing.frozen), kept)
+    def grant(self, listing: Listing, records: Sequence[Record]) -> list[int]:
+        """Give listed nodes to the kernel; their node ids, 0 where attributes are unknown."""
+        grant, parent_id = self.handles.grant, listing.node_id
+        return [
+            0 if attributes is None else grant(node, inode, parent_id, name).node_id
+            for name, inode, _, node, attributes, _ in records
+        ]
 
     def releasedir(self, handle: int) -> None:
         """Close a folder."""
@@ -238,37 +188,9 @@ class FileSystem:
         return node
 
     def _listing(self, node_id: int) -> Listing:
-        folder = self._folder(node_id)
-        frozen = folder.frozen  # before the entries: the watermark may rise meanwhile
-        return Listing(node_id, self._records(folder), frozen=frozen)
-
-    def _records(self, folder: Folder) -> Iterator[Record]:
-        for entry in folder.entries():
-            if _showable(entry.name):
-                yield self._record(entry)
-
-    def _record(self, entry: Entry) -> Record:
-        name, node = entry
-        try:
-            attributes = node.attributes()
-        except Exception as error:  # noqa: BLE001 - one bad node must not hide all the others
-            self._failures.errno_of(error, name.decode(errors="backslashreplace"))
-            attributes = None
-        return Record(name, inode_of(node), _type_bits(node, attributes), node, attributes)
+        return Listing(self._folder(node_id), node_id, self._failures)
 
 
-def _seconds(frozen: bool) -> int:
+def seconds_kept(frozen: bool) -> int:
+    """How long the kernel may keep an answer; `frozen`: it can never change again."""
     return FOREVER_SECONDS if frozen else SHORT_SECONDS
-
-
-def _type_bits(node: Node, attributes: Attributes | None) -> int:
-    if attributes is not None:
-        return stat.S_IFMT(attributes.mode)
-    if isinstance(node, Folder):
-        return stat.S_IFDIR
-    return stat.S_IFLNK if isinstance(node, Link) else stat.S_IFREG
-
-
-def _showable(name: bytes) -> bool:
-    """Whether a kernel takes this as a name; one it refuses would fail the whole listing."""
-    return 0 < len(name) <= NAME_BYTES_MAX and name not in (b".", b"..") and not {0, 47} & {*name}

@@ -9,6 +9,7 @@ meets under a second name.
 """
 
 import errno
+from functools import cache
 from itertools import count
 from threading import Lock
 from typing import Final
@@ -42,7 +43,12 @@ class Handle:
 
 def _key(node: Node, parent_id: int, name: bytes) -> object:
     identity = node.identity
-    return (parent_id, name, identity) if isinstance(node, Folder) else identity
+    return (parent_id, name, identity) if _is_folder(type(node)) else identity
+
+
+@cache
+def _is_folder(kind: type[Node]) -> bool:
+    return issubclass(kind, Folder)
 
 
 def inode_of(node: Node) -> int:

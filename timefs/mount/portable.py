@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from store.errors import BusyError, DeniedError, TimefsError, UnsupportedError
-from timefs.mount.core import BLOCK_BYTES, NAME_BYTES_MAX, FileSystem, Found, Opened
+from timefs.mount.core import BLOCK_BYTES, FileSystem, Found, Opened
 from timefs.mount.fuse.mounting import detach
 from timefs.mount.handles import ROOT_ID
+from timefs.mount.listing import NAME_BYTES_MAX
 from timefs.tree import Folder
 
 BINDINGS: Final = ("mfusepy", "fuse", "refuse.high")
@@ -32,6 +33,7 @@ BINDINGS: Final = ("mfusepy", "fuse", "refuse.high")
 _LEAVE_SECONDS: Final = 10
 _READY_SECONDS: Final = 30
 _SECTOR_BYTES: Final = 512
+_PAGE_ENTRIES: Final = 256
 
 T = TypeVar("T")
 
@@ -124,12 +126,13 @@ class PathOperations:
         yield ("..", {}, 0)
         try:
             listing = self._core.listing(fh, 0)
-            for position in count():
-                record = listing.record(position)
-                if record is None:
+            for position in count(0, _PAGE_ENTRIES):
+                page = listing.page(position, _PAGE_ENTRIES)
+                for record in page:
+                    about = {"st_mode": record.type_bits, "st_ino": record.inode}
+                    yield (os.fsdecode(record.name), about, 0)
+                if not page:
                     return
-                about = {"st_mode": record.type_bits, "st_ino": record.inode}
-                yield (os.fsdecode(record.name), about, 0)
         except Exception as error:  # noqa: BLE001 - the binding would answer EINVAL
             self._fail(error, ROOT_ID)
 

@@ -8,6 +8,7 @@ the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from stat import S_IFDIR
 from typing import Final, NamedTuple
 from weakref import ref
@@ -115,6 +116,11 @@ class GuestFolder(GuestNode, Folder):
         for name, node in self._folder().entries():
             yield Entry(name, self._stand_in(guest, name, node))
 
+    def entries_with_attributes(self) -> Iterator[tuple[Entry, Attributes | None]]:
+        guest = self._place.guest()
+        for (name, node), attributes in self._folder().entries_with_attributes():
+            yield Entry(name, self._stand_in(guest, name, node)), attributes
+
     def _folder(self) -> Folder:
         folder = self._node()
         if not isinstance(folder, Folder):
@@ -123,7 +129,7 @@ class GuestFolder(GuestNode, Folder):
 
     def _stand_in(self, guest: Guest, name: bytes, node: Node) -> Node:
         identity = node.identity
-        stand_in = _kind(node)(self._place, self, name, identity)
+        stand_in = _stand_in_kind(type(node))(self._place, self, name, identity)
         stand_in.remember(guest.nodes.put(identity, node))
         return stand_in
 
@@ -188,9 +194,10 @@ class GuestLink(GuestNode, Link):
         return target
 
 
-def _kind(node: Node) -> type[GuestNode]:
+@cache
+def _stand_in_kind(kind: type[Node]) -> type[GuestNode]:
     for shown, stand_in in ((Folder, GuestFolder), (Link, GuestLink), (Leaf, GuestFile)):
-        if isinstance(node, shown):
+        if issubclass(kind, shown):
             return stand_in
     return GuestNode
 

@@ -6,10 +6,10 @@ the calling thread's own.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from timefs.mount.core import BLOCK_BYTES, NAME_BYTES_MAX, SHORT_SECONDS, FileSystem, Found
+from timefs.mount.core import BLOCK_BYTES, SHORT_SECONDS, FileSystem, seconds_kept
 from timefs.mount.failures import FileSystemError
 from timefs.mount.fuse.protocol import (
     ARGUMENTS,
@@ -32,15 +32,18 @@ from timefs.mount.fuse.protocol import (
     XATTR_OUT,
     Opcode,
     OpenFlag,
+    dirent,
+    dirent_plus,
 )
+from timefs.mount.listing import NAME_BYTES_MAX, Listing, Record
 from timefs.tree import Attributes
 
 Handler = Callable[[memoryview, int, memoryview], int]
 """(request, node id, reply body) -> bytes of the body that were filled."""
 
 _SECOND_NS: Final = 1_000_000_000
-_RECORD = ENTRY.size + ATTRIBUTES.size + DIRENT.size
-_NO_ENTRY: Final = bytes(ENTRY.size + ATTRIBUTES.size)
+_LISTED_PLUS: Final = ENTRY.size + ATTRIBUTES.size + DIRENT.size
+_NO_ATTRIBUTES: Final = (0,) * 16
 
 
 class Operations:
@@ -96,33 +99,31 @@ class Operations:
             if self.errno_of(error, node_id) != errno.ENOENT:
                 raise
             ENTRY.pack_into(reply, 0, 0, 0, SHORT_SECONDS, 0, 0, 0)
-            ATTRIBUTES.pack_into(reply, ENTRY.size, *[0] * 16)
+            ATTRIBUTES.pack_into(reply, ENTRY.size, *_NO_ATTRIBUTES)
             return ENTRY.size + ATTRIBUTES.size
-        return self._pack_entry(reply, 0, found)
-
-    def _pack_entry(self, reply: memoryview, at: int, found: Found) -> int:
         node_id, inode, attributes, entry_seconds, attributes_seconds = found
-        ENTRY.pack_into(reply, at, node_id, 0, entry_seconds, attributes_seconds, 0, 0)
-        self._pack_attributes(reply, at + ENTRY.size, inode, attributes)
+        ENTRY.pack_into(reply, 0, node_id, 0, entry_seconds, attributes_seconds, 0, 0)
+        ATTRIBUTES.pack_into(reply, ENTRY.size, *self._shown(inode, attributes))
         return ENTRY.size + ATTRIBUTES.size
 
-    def _pack_attributes(self, reply: memoryview, at: int, inode: int, shown: Attributes) -> None:
+    def _shown(self, inode: int, attributes: Attributes) -> tuple[int, ...]:
+        """The fields of `ATTRIBUTES`."""
         (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
-         owner, group, device) = shown  # fmt: skip
-        atime, atime_fraction = divmod(atime_ns, _SECOND_NS)
-        mtime, mtime_fraction = divmod(mtime_ns, _SECOND_NS)
-        ctime, ctime_fraction = divmod(ctime_ns, _SECOND_NS)
-        ATTRIBUTES.pack_into(
-            *(reply, at, inode, size, (allocated_bytes + 511) // 512),
-            *(atime, mtime, ctime, atime_fraction, mtime_fraction, ctime_fraction),
-            *(mode, links, self._owner if owner is None else owner),
-            *(self._group if group is None else group, device, BLOCK_BYTES, 0),
+         owner, group, device) = attributes  # fmt: skip
+        return (
+            *(inode, size, (allocated_bytes + 511) // 512),
+            *(atime_ns // _SECOND_NS, mtime_ns // _SECOND_NS, ctime_ns // _SECOND_NS),
+            *(atime_ns % _SECOND_NS, mtime_ns % _SECOND_NS, ctime_ns % _SECOND_NS, mode, links),
+            self._owner if owner is None else owner,
+            self._group if group is None else group,
+            *(device, BLOCK_BYTES, 0),
         )
 
     def _getattr(self, _request: memoryview, node_id: int, reply: memoryview) -> int:
         found = self._core.attributes(node_id)
         ATTRIBUTES_VALID.pack_into(reply, 0, found.attributes_seconds, 0, 0)
-        self._pack_attributes(reply, ATTRIBUTES_VALID.size, found.inode, found.attributes)
+        shown = self._shown(found.inode, found.attributes)
+        ATTRIBUTES.pack_into(reply, ATTRIBUTES_VALID.size, *shown)
         return ATTRIBUTES_VALID.size + ATTRIBUTES.size
 
     def _readlink(self, _request: memoryview, node_id: int, reply: memoryview) -> int:
@@ -179,27 +180,47 @@ class Operations:
     def _page(self, request: memoryview, reply: memoryview, *, plus: bool) -> int:
         """As many entries as fit, from the position that the kernel has reached."""
         handle, position, size = READ_IN.unpack_from(request, ARGUMENTS)
-        core = self._core
-        listing = core.listing(handle, position)
+        listing = self._core.listing(handle, position)
+        fixed = _LISTED_PLUS if plus else DIRENT.size
         size = min(size, len(reply))
+        records = _fitting(listing.page(position, size // fixed), fixed, size)
+        if plus:
+            return self._put_plus(reply, position, listing, records)
         at = 0
-        while (record := listing.record(position)) is not None:
-            name = record.name
-            length = (_RECORD if plus else DIRENT.size) + len(name) + (-len(name) & 7)
-            if at + length > size:
-                break
+        for name, inode, type_bits, *_ in records:
             position += 1
-            if plus:
-                found = core.grant(listing, record)
-                if found is None:  # the kernel asks for this one by LOOKUP
-                    reply[at : at + len(_NO_ENTRY)] = _NO_ENTRY
-                else:
-                    self._pack_entry(reply, at, found)
-                at += len(_NO_ENTRY)
-            DIRENT.pack_into(reply, at, record.inode, position, len(name), record.type_bits >> 12)
-            at += DIRENT.size
-            at += _put(reply[at:], name + bytes(-len(name) & 7))
+            shape = dirent(len(name))
+            shape.pack_into(reply, at, inode, position, len(name), type_bits >> 12, name)
+            at += shape.size
         return at
+
+    def _put_plus(
+        self, reply: memoryview, position: int, listing: Listing, records: Sequence[Record]
+    ) -> int:
+        """Entries with attributes; of one that has none the kernel asks by LOOKUP."""
+        node_ids = self._core.grant(listing, records)
+        entry_seconds = seconds_kept(listing.frozen)
+        at = 0
+        for node_id, record in zip(node_ids, records, strict=True):
+            name, inode, type_bits, _, attributes, frozen = record
+            position += 1
+            shape = dirent_plus(len(name))
+            shape.pack_into(
+                *(reply, at, node_id, 0, entry_seconds, seconds_kept(frozen), 0, 0),
+                *(self._shown(inode, attributes) if attributes is not None else _NO_ATTRIBUTES),
+                *(inode, position, len(name), type_bits >> 12, name),
+            )
+            at += shape.size
+        return at
+
+
+def _fitting(records: Sequence[Record], fixed: int, size: int) -> Sequence[Record]:
+    """The first records that fit together; each takes `fixed` bytes and its name."""
+    for fitting, record in enumerate(records):
+        size -= fixed + (len(record.name) + 7 & ~7)
+        if size < 0:
+            return records[:fitting]
+    return records
 
 
 def _put(reply: memoryview, content: bytes) -> int:

@@ -7,6 +7,7 @@ Source: linux/include/uapi/linux/fuse.h, FUSE_KERNEL_VERSION 7, FUSE_KERNEL_MINO
 """
 
 from enum import IntEnum, IntFlag
+from functools import cache
 from struct import Struct
 from typing import Final
 
@@ -169,6 +170,20 @@ size."""
 DIRENT: Final = Struct("=QQII")
 """fuse_dirent before its name: ino, offset of the next entry, name length, type; the name is padded
 to 8 bytes. In READDIRPLUS a fuse_entry_out with attributes precedes it."""
+
+
+@cache
+def dirent(name_bytes: int) -> Struct:
+    """A `DIRENT` with its name."""
+    return Struct(f"{DIRENT.format}{name_bytes + 7 & ~7}s")
+
+
+@cache
+def dirent_plus(name_bytes: int) -> Struct:
+    """What READDIRPLUS answers for a name: its `ENTRY`, `ATTRIBUTES` and `dirent`."""
+    parts = (ENTRY, ATTRIBUTES, dirent(name_bytes))
+    return Struct("=" + "".join(part.format.removeprefix("=") for part in parts))
+
 
 ARGUMENTS: Final = IN_HEADER.size
 """Where the arguments of a request begin."""

@@ -1,0 +1,96 @@
+"""What an open folder shows, page after page.
+
+Defined here and only here: `Record` and `Listing`. Used by the file-system core and the adapters.
+Thread-safe.
+"""
+
+import stat
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from threading import Lock
+from typing import Final, NamedTuple
+
+from timefs.mount.failures import Failures
+from timefs.mount.handles import inode_of
+from timefs.tree import Attributes, Folder, Link, Node
+
+NAME_BYTES_MAX: Final = 1024
+"""A name of 255 UTF-16 units takes up to 765 bytes as WTF-8."""
+
+
+class Record(NamedTuple):
+    """One entry of a listing. `attributes` is None when they could not be had."""
+
+    name: bytes
+    inode: int
+    type_bits: int
+    node: Node
+    attributes: Attributes | None
+    frozen: bool
+    """Whether the attributes can never change again."""
+
+
+class Listing:
+    """What one open folder shows: a snapshot that grows as it is read."""
+
+    def __init__(self, folder: Folder, node_id: int, failures: Failures) -> None:
+        self.node_id = node_id
+        self.frozen = folder.frozen  # before the entries: the watermark may rise meanwhile
+        self._coming = _records(folder, failures)
+        self._records: list[Record] = []
+        self._failure: Exception | None = None
+        self._lock = Lock()
+
+    def page(self, position: int, count: int) -> Sequence[Record]:
+        """At most `count` entries from a position on; none beyond the end.
+
+        Raises:
+            Exception: what the folder raised behind its last entry, each time again: a listing
+                that broke has no end.
+        """
+        end = position + count
+        records = self._records
+        with self._lock:
+            if len(records) < end and self._failure is None:
+                try:
+                    for record in islice(self._coming, end - len(records)):
+                        records.append(record)  # one by one: what came before a failure stays
+                except Exception as error:  # noqa: BLE001 - raised below, behind what came before
+                    self._failure = error
+            page = records[position:end]
+            if not page and self._failure is not None:
+                raise self._failure
+        return page
+
+
+def _records(folder: Folder, failures: Failures) -> Iterator[Record]:
+    for (name, node), at_hand in folder.entries_with_attributes():
+        if not _showable(name):
+            continue
+        frozen = node.frozen  # before the attributes
+        attributes = at_hand or _asked(name, node, failures)
+        type_bits = _type_bits(node) if attributes is None else stat.S_IFMT(attributes.mode)
+        yield Record(name, inode_of(node), type_bits, node, attributes, frozen)
+
+
+def _asked(name: bytes, node: Node, failures: Failures) -> Attributes | None:
+    """A node's attributes, None if it fails: one bad node must not hide all the others."""
+    try:
+        return node.attributes()
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        failures.errno_of(error, name.decode(errors="backslashreplace"))
+        return None
+
+
+def _type_bits(node: Node) -> int:
+    """What kind of node it is, as far as can be told without its attributes."""
+    if isinstance(node, Folder):
+        return stat.S_IFDIR
+    return stat.S_IFLNK if isinstance(node, Link) else stat.S_IFREG
+
+
+def _showable(name: bytes) -> bool:
+    """Whether a kernel takes this as a name; one it refuses would fail the whole listing."""
+    if b"/" in name or b"\0" in name:
+        return False
+    return 0 < len(name) <= NAME_BYTES_MAX and name not in (b".", b"..")
