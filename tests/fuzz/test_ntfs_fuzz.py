@@ -155,9 +155,11 @@ def read_everything(content: bytes) -> int:
 
 
 def read_folder(folder: Folder, nodes: list[Node]) -> None:
-    for name, node in folder.entries():
+    for (name, node), attributes in folder.entries_with_attributes():
         assert b"/" not in name
         assert b"\0" not in name
+        if attributes is not None:
+            assert attributes == node.attributes()
         nodes.append(node)
         with suppress(CorruptError, UnsupportedError):
             folder.lookup(name)  # NotFoundError would be a lie

@@ -10,25 +10,32 @@ leads to something here, since no volume knows its drive letter; one that does n
 names a whole drive, another volume or another computer, cannot be read, and the error says why.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
 from typing import Final
 
-from store.errors import CorruptError, NotFoundError, UnsupportedError
+from store.errors import CorruptError, NotFoundError, TimefsError, UnsupportedError
 from timefs.guest.ntfs.file import FLAG_REPARSE, USER_NUMBER_MIN, NtfsFile, NtfsStream
 from timefs.guest.ntfs.index import NAMESPACE_DOS, Index, IndexEntry
-from timefs.guest.ntfs.name import escaped, find_name, show_name
-from timefs.guest.ntfs.node import NtfsNode, Parts
+from timefs.guest.ntfs.name import escaped, find_name, show_name, show_names
+from timefs.guest.ntfs.node import FOLDER_MODE, NtfsNode, Parts
 from timefs.guest.ntfs.record import DATA, FILE_NAME, NUMBER_MASK
 from timefs.guest.ntfs.reparse import LINK_TAGS, Target, parse_target, read_reparse, refuse
 from timefs.guest.ntfs.state import HIBERNATION_FILE, VOLUME_STATE, read_state
+from timefs.guest.ntfs.survey import Wanted, survey
 from timefs.guest.ntfs.xattrs import read_standard
 from timefs.tree import Attributes, Entry, Folder, Link, Node
 
 ROOT_NUMBER: Final = 5
-FOLDER_MODE: Final = 0o040555
 LINK_MODE: Final = 0o120777
 FLAG_FOLDER: Final = 0x10000000
+
+TOGETHER: Final = 512
+"""Files whose attributes are surveyed at once."""
+
+TOGETHER_MIN: Final = 16
+"""Below, each node is asked: a survey costs as much for one file as for that many."""
 
 TARGET_BYTES_MAX: Final = 4095
 """The kernel takes no longer path."""
@@ -75,11 +82,11 @@ class NtfsFolder(NtfsNode, Folder):
         index = self._index()
         found = index.find(units) if units is not None else None
         if found is not None and self._shown(found) and show_name(found.name) == name:
-            return self._node(found)
+            return self._node(found, name)
         if escaped(name):
             for entry in index.entries():
                 if show_name(entry.name) == name and self._shown(entry):
-                    return self._node(entry)
+                    return self._node(entry, name)
         stream = self._stream(name) if b":" in name else None
         if stream is None:
             raise NotFoundError("no such file or folder")
@@ -107,9 +114,47 @@ class NtfsFolder(NtfsNode, Folder):
         return None
 
     def entries(self) -> Iterator[Entry]:
-        for entry in self._index().entries():
-            if self._shown(entry):
-                yield self._entry(entry)
+        for found in self._listed():
+            yield from self._entries(found)
+
+    def entries_with_attributes(self) -> Iterator[tuple[Entry, Attributes | None]]:
+        gathered: list[IndexEntry] = []
+        broken: TimefsError | None = None
+        try:
+            for found in self._listed():
+                gathered += found
+                if len(gathered) >= TOGETHER:
+                    yield from self._surveyed(gathered)
+                    gathered = []
+        except TimefsError as error:
+            broken = error
+        yield from self._surveyed(gathered)
+        if broken is not None:
+            raise broken
+
+    def _listed(self) -> Iterator[list[IndexEntry]]:
+        """What a listing shows, in parts."""
+        for found in self._index().parts():
+            all_shown = self.number != ROOT_NUMBER
+            yield found if all_shown else [entry for entry in found if self._shown(entry)]
+
+    def _surveyed(self, found: Sequence[IndexEntry]) -> Iterable[tuple[Entry, Attributes | None]]:
+        """Entries, with the attributes of their nodes where those are had side by side."""
+        entries = self._entries(found)
+        if len(found) < TOGETHER_MIN:
+            return zip(entries, repeat(None))
+        wanted = [Wanted(entry.reference, bool(entry.flags & FLAG_FOLDER)) for entry in found]
+        surveyed = survey(self.parts.table, wanted)
+        return (
+            (entry, None if isinstance(entry.node, NtfsLink) else attributes)
+            for entry, attributes in zip(entries, surveyed, strict=True)
+        )
+
+    def _entries(self, found: Sequence[IndexEntry]) -> list[Entry]:
+        names = show_names([entry.name for entry in found])
+        return [
+            Entry(name, self._node(entry, name)) for name, entry in zip(names, found, strict=True)
+        ]
 
     def _computed(self) -> Mapping[bytes, Callable[[], bytes]]:
         return {VOLUME_STATE: self._state} if self.number == ROOT_NUMBER else {}
@@ -155,15 +200,17 @@ class NtfsFolder(NtfsNode, Folder):
         return NtfsStream(self.parts, found.reference, stream_units, of_folder=file.record.folder)
 
     def _entry(self, entry: IndexEntry) -> Entry:
-        return Entry(show_name(entry.name), self._node(entry))
+        name = show_name(entry.name)
+        return Entry(name, self._node(entry, name))
 
-    def _node(self, entry: IndexEntry) -> Node:
+    def _node(self, entry: IndexEntry, name: bytes) -> Node:
+        """The node of an entry, whose name is shown so."""
         is_folder = bool(entry.flags & FLAG_FOLDER)
         if entry.flags & FLAG_REPARSE and entry.tag in LINK_TAGS:
             return NtfsLink(self.parts, entry.reference, self, of_folder=is_folder)
         if not is_folder:
             return NtfsFile(self.parts, entry.reference)
-        return NtfsFolder(self.parts, entry.reference, self, show_name(entry.name))
+        return NtfsFolder(self.parts, entry.reference, self, name)
 
 
 class NtfsLink(NtfsNode, Link):

@@ -31,8 +31,12 @@ NAMESPACE_DOS: Final = 2
 UPCASE_NUMBER: Final = 10
 UPCASE_BYTES: Final = 128 << 10
 
-_FILE_NAME: Final = struct.Struct("<Q48xIIBB")
-_REFERENCE: Final = struct.Struct("<Q")
+KEY_AT: Final = 16
+NAME_AT: Final = 66
+"""Where the key is in an entry, and the name in a key."""
+
+_NAMED: Final = struct.Struct("<Q8xQ48xIIBB")
+"""An entry whose key is a $FILE_NAME, up to its name."""
 
 
 class IndexEntry(NamedTuple):
@@ -109,10 +113,13 @@ class Index:
         Raises:
             CorruptError: on reaching a block that is damaged or that was met before.
         """
+        for part in self.parts():
+            yield from part
+
+    def parts(self) -> Iterator[list[IndexEntry]]:
+        """The same, those of each block together."""
         for node, _, _ in self._walk():
-            for entry in node.entries:
-                if entry.namespace != NAMESPACE_DOS:
-                    yield entry
+            yield [entry for entry in node.entries if entry.namespace != NAMESPACE_DOS]
 
     def find(self, name: bytes) -> IndexEntry | None:
         """The entry of a name (UTF-16LE), None if there surely is none.
@@ -211,24 +218,21 @@ def parse_node(data: bytes, header: int, index: Index) -> IndexNode:
         CorruptError: entries out of bounds, of another folder or without an end.
     """
     places, children = scan_node(data, header, index.where)
-    entries = [
-        _entry(data[at + 16 : at + 16 + key_bytes], _REFERENCE.unpack_from(data, at)[0], index)
-        for at, key_bytes in places
-    ]
-    return IndexNode(entries, children)
+    return IndexNode([_entry(data, *place, index) for place in places], children)
 
 
-def _entry(key: bytes, reference: int, index: Index) -> IndexEntry:
-    """One key, which is a $FILE_NAME attribute."""
-    if len(key) < 66:
-        raise CorruptError(f"{index.where}: expected a name of at least 66 bytes, got {len(key)}")
-    parent, flags, tag, units, namespace = _FILE_NAME.unpack_from(key)
-    name = key[66 : 66 + 2 * units]
-    if units == 0 or len(name) != 2 * units:
-        raise CorruptError(f"{index.where}: a name of {units} units in {len(key)} bytes")
+def _entry(data: bytes, at: int, key_bytes: int, index: Index) -> IndexEntry:
+    """One entry; its key is a $FILE_NAME attribute."""
+    if key_bytes < NAME_AT:
+        raise CorruptError(f"{index.where}: expected a name of at least 66 bytes, got {key_bytes}")
+    reference, parent, flags, tag, units, namespace = _NAMED.unpack_from(data, at)
+    start = at + KEY_AT + NAME_AT
+    if units == 0 or NAME_AT + 2 * units > key_bytes:
+        raise CorruptError(f"{index.where}: a name of {units} units in {key_bytes} bytes")
     if parent & NUMBER_MASK != index.number:
         raise CorruptError(
             f"{index.where}: expected names of this folder, got one of record"
             f" {parent & NUMBER_MASK}"
         )
+    name = data[start : start + 2 * units]
     return IndexEntry(reference, name, namespace, parent, flags, tag)

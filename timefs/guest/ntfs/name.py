@@ -1,18 +1,20 @@
 """Names: UTF-16 as stored, WTF-8 as shown, and the volume's own order of them.
 
-Defined here and only here: `show_name`, `find_name`, `escaped` and `Collation`. Used by `index`,
-`node` and `volume`. Stateless and immutable.
+Defined here and only here: `show_name`, `show_names`, `find_name`, `escaped` and `Collation`. Used
+by `index`, `folder` and `volume`. Stateless and immutable.
 
 A lone surrogate is shown as its three bytes (WTF-8). What no file system may show, `/` and NUL
 anywhere and `.` and `..` as whole names, appears as U+F02F, U+F000 and U+F02E; such names exist
 only on damaged or hostile volumes, and the shown name finds them again.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 _ESCAPES: Final = {ord("/"): 0xF02F, 0: 0xF000}
+_SLASH: Final = "/".encode("utf-16-le")
 _DOT: Final = "\uf02e"
 _ESCAPED: Final = frozenset("\uf02f\uf000\uf02e")
 
@@ -26,6 +28,15 @@ def show_name(units: bytes) -> bytes:
             text = _DOT * len(text)
         return text.encode("utf-8", "surrogatepass")
     return name
+
+
+def show_names(stored: Sequence[bytes]) -> list[bytes]:
+    """The same of many names at once."""
+    text = _SLASH.join(stored).decode("utf-16-le", "surrogatepass")
+    names = text.encode("utf-8", "surrogatepass").split(b"/")
+    if len(names) != len(stored) or "\0" in text or b"." in names or b".." in names:
+        return [show_name(units) for units in stored]
+    return names
 
 
 def find_name(name: bytes) -> bytes | None:

@@ -16,6 +16,8 @@ from timefs.guest.ntfs.wof import WOF_STREAM
 from timefs.guest.ntfs.xattrs import Origins, Standard, Xattrs
 from timefs.tree import Attributes, Node
 
+FOLDER_MODE: Final = 0o040555
+
 EPOCH_TICKS: Final = 116_444_736_000_000_000
 """1970 in ticks of 100 ns since 1601."""
 

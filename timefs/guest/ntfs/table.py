@@ -10,6 +10,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from store.errors import CorruptError, TimefsError
 from store.image import Image, read_exactly
 from timefs.guest.ntfs.boot import Geometry
@@ -30,6 +33,9 @@ BATCH_BYTES: Final = 4 << 10
 BATCHES_MAX: Final = 256
 RECORDS_MAX: Final = 512
 """Batches and parsed records that are kept."""
+
+SKIPPED_MAX: Final = 16
+"""Records that are read in vain rather than reading those around them apart."""
 
 LIST_BYTES_MAX: Final = 1 << 20
 """An attribute list beyond this is absurd; Windows stops at 256 KiB."""
@@ -142,6 +148,27 @@ class Table:
             if number < MIRRORED:
                 return self._mirrored(number, error)
             raise
+
+    def raw_records(
+        self, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Many records as they are stored, a row each, and of which the bytes could be had."""
+        record_bytes = self.geometry.record_bytes
+        content = np.zeros((len(numbers), record_bytes), np.uint8)
+        there = numbers < self._stream.size // record_bytes
+        order = np.argsort(numbers, kind="stable")
+        order = order[there[order]]
+        breaks = np.flatnonzero(np.diff(numbers[order]) > SKIPPED_MAX) + 1
+        for rows in np.split(order, breaks) if len(order) else ():
+            first = int(numbers[rows[0]])
+            span = np.empty((int(numbers[rows[-1]]) - first + 1, record_bytes), np.uint8)
+            try:
+                self._stream.read_into(first * record_bytes, span.reshape(-1).data)
+            except TimefsError:
+                there[rows] = False
+            else:
+                content[rows] = span[numbers[rows] - first]
+        return content, there
 
     def _raw(self, number: int) -> bytearray:
         record_bytes = self.geometry.record_bytes

@@ -1,0 +1,121 @@
+"""A listing's attributes, decoded many records at once, are what each node says of itself."""
+
+import random
+import struct
+from contextlib import suppress
+
+import pytest
+
+from store.errors import CorruptError
+from tests.guest.ntfs.damage import STRIDE, Patient
+from timefs.guest.ntfs.file import NtfsFile
+from timefs.guest.ntfs.folder import NtfsFolder
+from timefs.guest.ntfs.survey import Wanted, survey
+from timefs.tree import Attributes, Folder, descend
+
+pytestmark = [pytest.mark.system, pytest.mark.root]
+
+CASES = 300
+VALUES = (0, 1, 2, 7, 8, 16, 24, 72, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 63) - 1,
+          1 << 63)  # fmt: skip
+
+
+def surveyed(patient: Patient) -> list[tuple[Wanted, Attributes | None]]:
+    """Every record of the volume, taken for a file and for a folder, and in another use."""
+    numbers = range(patient.records + 1)
+    wanted = [Wanted(number, is_folder) for number in numbers for is_folder in (False, True)]
+    wanted += [Wanted(7 << 48 | number, False) for number in numbers]
+    found = survey(patient.open().root.parts.table, wanted)
+    return list(zip(wanted, found, strict=True))
+
+
+def told(patient: Patient, wanted: Wanted) -> Attributes:
+    """What the node itself says."""
+    parts = patient.open().root.parts
+    kind = NtfsFolder if wanted.is_folder else NtfsFile
+    return kind(parts, wanted.reference).attributes()
+
+
+def damage(patient: Patient, chance: random.Random) -> None:
+    """One field of one record becomes something else, beneath fix-ups that hold."""
+    number = chance.randrange(24, patient.records)
+    width = chance.choice("BHIQ")
+    value = chance.choice(VALUES) & (1 << 8 * struct.calcsize(width)) - 1
+    at = chance.randrange(16, 500) & -struct.calcsize(width)
+    with suppress(CorruptError):  # free, or damaged before beyond repair
+        patient.edit_record(number, lambda data: struct.pack_into(f"<{width}", data, at, value))
+
+
+def test_every_folder_lists_what_its_nodes_say(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timefs.guest.ntfs.folder.TOGETHER_MIN", 1)  # links lie in small folders
+    root = patient.open().root
+    folders = [root, *(node for _, node in descend(root) if isinstance(node, Folder))]
+    together = 0
+    for folder in folders:
+        listed = list(folder.entries_with_attributes())
+        assert [name for (name, _), _ in listed] == [name for name, _ in folder.entries()]
+        for (_, node), attributes in listed:
+            if attributes is not None:
+                assert attributes == node.attributes()
+                together += 1
+    assert together >= 70
+
+
+def test_all_ordinary_records_are_had_at_once(patient: Patient) -> None:
+    found = dict(surveyed(patient))
+    for name in ("many/name 07", "data", "folder/inner/text", "packed/text"):
+        wanted = Wanted(patient.number(name), is_folder=False)
+        assert found[wanted] == told(patient, wanted)
+        assert found[wanted] is not None
+    folder = Wanted(patient.number("folder"), is_folder=True)
+    assert found[folder] == told(patient, folder) is not None
+
+
+def test_whatever_is_damaged_no_attribute_is_other_than_its_node_says(patient: Patient) -> None:
+    chance = random.Random(3)
+    whole = bytes(patient.content)
+    answered = 0
+    for _ in range(CASES):
+        hurt = Patient(whole)
+        for _ in range(chance.choice((5, 20, 60))):
+            damage(hurt, chance)
+        parts = hurt.open().root.parts
+        for wanted, attributes in surveyed(hurt):
+            if attributes is not None:
+                kind = NtfsFolder if wanted.is_folder else NtfsFile
+                assert attributes == kind(parts, wanted.reference).attributes()
+                answered += 1
+    assert answered > 50 * CASES
+
+
+def test_a_torn_record_leaves_its_neighbours_in_the_listing(patient: Patient) -> None:
+    many = patient.number("many")
+    place = patient.place(patient.number("many/name 07"))
+    patient.content[place + STRIDE - 1] ^= 1
+    folder = patient.node("many")
+    assert isinstance(folder, NtfsFolder)
+    assert folder.number == many
+    listed = {name: (node, found) for (name, node), found in folder.entries_with_attributes()}
+    assert len(listed) == 70
+    node, attributes = listed.pop(b"name 07")
+    assert attributes is None
+    with pytest.raises(CorruptError, match="torn"):
+        node.attributes()
+    assert all(found == node.attributes() for node, found in listed.values())
+
+
+def test_what_lies_before_a_damaged_block_is_listed_before_the_error(patient: Patient) -> None:
+    blocks = patient.blocks(patient.number("many"))
+    patient.content[blocks[-1] : blocks[-1] + 4] = b"BAAD"
+    folder = patient.node("many")
+    assert isinstance(folder, Folder)
+    listed: list[bytes] = []
+    with pytest.raises(CorruptError):
+        listed += (name for (name, _), _ in folder.entries_with_attributes())
+    named: list[bytes] = []
+    with pytest.raises(CorruptError):
+        named += (name for name, _ in folder.entries())
+    assert listed == named
+    assert 0 < len(listed) < 70
