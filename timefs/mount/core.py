@@ -150,6 +150,12 @@ class FileSystem:
             listing = self._listings[handle] = self._listing(listing.node_id)
         return listing
 
+    def read_ahead(self, handle: int) -> None:
+        """Gather what a reader of an open folder is likely to want next."""
+        listing = self._listings.get(handle)
+        if listing is not None:
+            listing.read_ahead()
+
     def grant(self, listing: Listing, records: Sequence[Record]) -> list[int]:
         """Give listed nodes to the kernel; their node ids, 0 where attributes are unknown."""
         grant, parent_id = self.handles.grant, listing.node_id

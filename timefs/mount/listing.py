@@ -39,6 +39,7 @@ class Listing:
         self._coming = _records(folder, failures)
         self._records: list[Record] = []
         self._failure: Exception | None = None
+        self._expected = 0
         self._lock = Lock()
 
     def page(self, position: int, count: int) -> Sequence[Record]:
@@ -49,18 +50,27 @@ class Listing:
                 that broke has no end.
         """
         end = position + count
-        records = self._records
         with self._lock:
-            if len(records) < end and self._failure is None:
-                try:
-                    for record in islice(self._coming, end - len(records)):
-                        records.append(record)  # one by one: what came before a failure stays
-                except Exception as error:  # noqa: BLE001 - raised below, behind what came before
-                    self._failure = error
-            page = records[position:end]
+            self._gather(end)
+            self._expected = end + count
+            page = self._records[position:end]
             if not page and self._failure is not None:
                 raise self._failure
         return page
+
+    def read_ahead(self) -> None:
+        """Gather the page behind the last one, which its reader is likely to want next."""
+        with self._lock:
+            self._gather(self._expected)
+
+    def _gather(self, end: int) -> None:
+        records = self._records
+        if len(records) < end and self._failure is None:
+            try:
+                for record in islice(self._coming, end - len(records)):
+                    records.append(record)  # one by one: what came before a failure stays
+            except Exception as error:  # noqa: BLE001 - raised behind what came before
+                self._failure = error
 
 
 def _records(folder: Folder, failures: Failures) -> Iterator[Record]:

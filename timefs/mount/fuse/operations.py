@@ -70,6 +70,11 @@ class Operations:
             Opcode.DESTROY: _nothing,
         }
         self.handlers.update(dict.fromkeys(WRITES, _refuse))
+        self.afterwards: dict[int, Callable[[memoryview], None]] = {
+            Opcode.READDIR: self._read_ahead,
+            Opcode.READDIRPLUS: self._read_ahead,
+        }
+        """What is done once a request has been answered, while the kernel takes the answer in."""
         self.silent: dict[int, Callable[[memoryview, int], None]] = {
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
@@ -176,6 +181,10 @@ class Operations:
 
     def _readdirplus(self, request: memoryview, _node_id: int, reply: memoryview) -> int:
         return self._page(request, reply, plus=True)
+
+    def _read_ahead(self, request: memoryview) -> None:
+        handle, _, _ = READ_IN.unpack_from(request, ARGUMENTS)
+        self._core.read_ahead(handle)
 
     def _page(self, request: memoryview, reply: memoryview, *, plus: bool) -> int:
         """As many entries as fit, from the position that the kernel has reached."""

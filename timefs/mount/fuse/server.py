@@ -169,6 +169,7 @@ class Server:
         reply = memoryview(bytearray(OUT_HEADER.size + READ_BYTES_MAX))
         body = reply[OUT_HEADER.size :]
         arrivals = _Arrivals(device, request)
+        afterwards = self._operations.afterwards
         mine = False
         try:
             while True:
@@ -188,11 +189,11 @@ class Server:
                     if failed is not None:
                         OUT_HEADER.pack_into(reply, 0, OUT_HEADER.size + filled, -failed, unique)
                         os.write(device, reply[: OUT_HEADER.size + filled])
+                        if failed == 0 and opcode in afterwards:
+                            afterwards[opcode](request)
                 except OSError as error:
-                    if error.errno in _GONE:
+                    if _is_end(error):
                         return
-                    if error.errno not in _AGAIN:
-                        log.error("/dev/fuse: %s", error.strerror)  # noqa: TRY400 - one plain line
         finally:
             if mine:
                 self._turn.release()
@@ -214,3 +215,10 @@ class Server:
             failed = operations.errno_of(error, node_id)
             return (None if opcode in operations.silent else failed), 0
         return None, 0
+
+
+def _is_end(error: OSError) -> bool:
+    """Whether the mount is gone; what else is wrong with the device is said and borne."""
+    if error.errno not in _GONE | _AGAIN:
+        log.error("/dev/fuse: %s", error.strerror)
+    return error.errno in _GONE
