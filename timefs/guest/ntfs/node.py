@@ -10,9 +10,7 @@ from typing import Final, NamedTuple
 from store.errors import CorruptError
 from timefs.guest.ntfs.index import NAMESPACE_DOS, Indexes
 from timefs.guest.ntfs.record import FILE_NAME
-from timefs.guest.ntfs.reparse import WOF, read_reparse
 from timefs.guest.ntfs.table import FileRecord, Table
-from timefs.guest.ntfs.wof import WOF_STREAM
 from timefs.guest.ntfs.xattrs import Origins, Standard, Xattrs
 from timefs.tree import Attributes, Node
 
@@ -64,10 +62,7 @@ class NtfsNode(Node):
         return file
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        file = self.file()
-        reparse = read_reparse(file)
-        hidden = WOF_STREAM if reparse is not None and reparse.tag == WOF else None
-        return Xattrs(self.parts.origins, file, self._computed(), hidden)
+        return Xattrs(self.parts.origins, self.file, self._computed())
 
     def _computed(self) -> Mapping[bytes, Callable[[], bytes]]:
         """Attributes that the node itself gives."""

@@ -23,10 +23,12 @@ from timefs.guest.ntfs.index import NAMESPACE_DOS, Indexes
 from timefs.guest.ntfs.name import show_name
 from timefs.guest.ntfs.objects import ObjectIds
 from timefs.guest.ntfs.record import DATA, FILE_NAME, STANDARD_INFORMATION
-from timefs.guest.ntfs.reparse import read_reparse
+from timefs.guest.ntfs.reparse import WOF, read_reparse
 from timefs.guest.ntfs.secure import Descriptors
 from timefs.guest.ntfs.table import FileRecord, Table
+from timefs.guest.ntfs.wof import WOF_STREAM
 
+USER: Final = b"user."
 XATTR_BYTES_MAX: Final = 64 << 10
 
 ATTRIB_FOLDER: Final = 0x10
@@ -108,45 +110,66 @@ def _reparse_data(file: FileRecord) -> bytes | None:
 
 
 class Xattrs(Mapping[bytes, bytes]):
-    """The extended attributes of one file. Values are read when they are asked for."""
+    """The extended attributes of one file. Values are read when they are asked for.
+
+    So is the file's record: programs that list a folder ask every file for attributes that no
+    volume of this kind has.
+    """
 
     def __init__(
         self,
         origins: Origins,
-        file: FileRecord,
+        read_file: Callable[[], FileRecord],
         computed: Mapping[bytes, Callable[[], bytes]],
-        hidden: bytes | None,
     ) -> None:
-        """`hidden` is the name (UTF-16LE) of a stream that is no content of its own."""
         self._origins = origins
-        self._file = file
+        self._read_file = read_file
         self._computed = computed
-        names = [name for name in file.names(DATA) if name and name != hidden]
-        self._streams = {b"user." + show_name(name): name for name in names}
+        self._known: tuple[FileRecord, dict[bytes, bytes]] | None = None
+
+    def _opened(self) -> tuple[FileRecord, dict[bytes, bytes]]:
+        """The record, and the names of streams as attributes and as stored (UTF-16LE)."""
+        if self._known is None:
+            file = self._read_file()
+            self._known = (file, _streams(file))
+        return self._known
 
     def __getitem__(self, name: bytes) -> bytes:
         if name in self._computed:
             return self._computed[name]()
         origin = self._origins.known.get(name)
         if origin is None:
-            return self._read(self._streams[name])
-        value = origin(self._file)
+            if not name.startswith(USER):
+                raise KeyError(name)
+            file, streams = self._opened()
+            return _value(file, streams[name])
+        value = origin(self._opened()[0])
         if value is None:
             raise KeyError(name)
         return value
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter({**self._computed, **self._streams})
+        return iter({**self._computed, **self._opened()[1]})
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def _read(self, name: bytes) -> bytes:
-        stream = self._file.open(DATA, name)
-        if stream.size > XATTR_BYTES_MAX:
-            raise UnsupportedError(
-                f"{self._file.record.where}: stream {show_name(name).decode(errors='replace')}:"
-                f" {stream.size} bytes, an extended attribute has at most {XATTR_BYTES_MAX};"
-                " open it as NAME:STREAM"
-            )
-        return stream.read(0, stream.size)
+
+def _streams(file: FileRecord) -> dict[bytes, bytes]:
+    """The file's alternate streams: what holds its own content is none."""
+    reparse = read_reparse(file)
+    hidden = WOF_STREAM if reparse is not None and reparse.tag == WOF else None
+    names = [name for name in file.names(DATA) if name and name != hidden]
+    return {USER + show_name(name): name for name in names}
+
+
+def _value(file: FileRecord, name: bytes) -> bytes:
+    """The content of a stream."""
+    stream = file.open(DATA, name)
+    if stream.size > XATTR_BYTES_MAX:
+        raise UnsupportedError(
+            f"{file.record.where}: stream {show_name(name).decode(errors='replace')}:"
+            f" {stream.size} bytes, an extended attribute has at most {XATTR_BYTES_MAX};"
+            " open it as NAME:STREAM"
+        )
+    return stream.read(0, stream.size)
