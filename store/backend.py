@@ -81,6 +81,10 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with that range of an object; raises as `read` does."""
+
+    @abstractmethod
     def forget(self, name: str) -> None:
         """Look for an object anew at its next read: it was damaged and may be put back."""
 
@@ -205,10 +209,8 @@ class DirectoryBackend(Backend):
             raise translate(error, str(self.root / name)) from error
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        opened = self._open.get(name)
         try:
-            if opened is None:
-                opened = self._opened(name)
+            opened = self._opened(name)  # held until done: another may close it else
             content = os.pread(opened.descriptor, length, offset)
             while 0 < len(content) < length:
                 more = os.pread(opened.descriptor, length - len(content), offset + len(content))
@@ -219,15 +221,36 @@ class DirectoryBackend(Backend):
             self.forget(name)
             raise translate(error, f"{self.root}/{name}") from error
         if len(content) != length:
-            self.forget(name)
-            raise DamagedError(
-                f"{self.root}/{name}: expected {length} bytes at {offset}, got {len(content)}; "
-                f"run `timefs check`"
-            )
+            raise self._short(name, offset, length, len(content))
         return content
 
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        done = 0
+        try:
+            opened = self._opened(name)
+            while done < len(buffer):
+                count = os.preadv(opened.descriptor, [buffer[done:]], offset + done)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            self.forget(name)
+            raise translate(error, f"{self.root}/{name}") from error
+        if done < len(buffer):
+            raise self._short(name, offset, len(buffer), done)
+
+    def _short(self, name: str, offset: int, expected: int, got: int) -> DamagedError:
+        self.forget(name)
+        return DamagedError(
+            f"{self.root}/{name}: expected {expected} bytes at {offset}, got {got}; "
+            f"run `timefs check`"
+        )
+
     def _opened(self, name: str) -> "_OpenFile":
-        """Open an object; it stays open while few others were opened since."""
+        """An open object; it stays open while few others were opened since."""
+        opened = self._open.get(name)
+        if opened is not None:
+            return opened
         opened = _OpenFile(os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_CLOEXEC))
         with self._lock:
             self._open[name] = opened

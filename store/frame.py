@@ -63,8 +63,10 @@ def encode_frame(plain: bytes) -> Frame:
     return Frame(packed, blocks, Codec.ZSTD, checksum(packed))
 
 
-def decode_frame(stored: bytes, blocks: int, codec: int, expected: int) -> bytes:
-    """The blocks of a frame, verified.
+def decode_frame(
+    stored: bytes | memoryview, blocks: int, codec: int, expected: int
+) -> bytes | memoryview:
+    """The blocks of a frame, verified; those of a raw frame are `stored` itself.
 
     Raises:
         DamagedError: the stored bytes are not those that were written.

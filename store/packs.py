@@ -1,12 +1,12 @@
 """Reading packs: envelopes, statements, digests and decoded blocks, all verified.
 
-Defined here and only here: `PackReader` with its two bounded caches (frame tables and decoded
-frames). Used by the index, transactions, images of instants and check. Thread-safe.
+Defined here and only here: `PackReader` with its bounded caches of frame tables and digests; the
+decoded frames are store.frames's. Used by the index, transactions, images of instants and check.
+Thread-safe.
 """
 
 import threading
 from array import array
-from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from store.backend import Backend
 from store.digest import checksum, digests_of, row_check
 from store.errors import DamagedError, NotFoundError
-from store.frame import decode_frame
+from store.frames import CACHE_BYTES, FrameReader, FrameTable, missing
 from store.pack import (
     ENVELOPE,
     Envelope,
@@ -37,22 +37,6 @@ DIGEST_PAGE: Final = 256
 DIGEST_PAGES_MAX: Final = 2048
 """Such pages kept: 8 MiB."""
 
-CACHE_BYTES: Final = 64 << 20
-"""Decoded frames kept."""
-
-
-class FrameTable(NamedTuple):
-    """Where a pack's slots lie."""
-
-    name: str
-    envelope: Envelope
-    first_slots: "array[int]"
-    """First slot of each frame, and the number of all slots at the end."""
-    offsets: "array[int]"
-    stored_bytes: "array[int]"
-    codecs: bytes
-    checksums: "array[int]"
-
 
 class Footer(NamedTuple):
     """The small parts of a pack."""
@@ -64,15 +48,6 @@ class Footer(NamedTuple):
     """What was wrong in one of two copies, a line each."""
 
 
-class Statistics:
-    """Counters since the reader was made; only ever grow."""
-
-    def __init__(self) -> None:
-        self.decoded_bytes = 0
-        self.stored_bytes = 0
-        self.frames = 0
-
-
 class PackReader:
     """Reads what packs hold."""
 
@@ -81,15 +56,13 @@ class PackReader:
     ) -> None:
         self.backend = backend
         self._key = key
-        self.statistics = Statistics()
         self._repository = repository
-        self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[int, int], FrameTable] = OrderedDict()
         self._tables_frames = 0
         self._digests: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
-        self._frames: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._frames_bytes = 0
+        self._frames = FrameReader(backend, cache_bytes)
+        self.statistics = self._frames.statistics
 
     def footer(self, writer: int, number: int) -> Footer:
         """The envelope, frame table and statement of a pack, from whichever copy is whole.
@@ -319,55 +292,8 @@ class PackReader:
                 f"pack {table.name}: bytes {address} to {address + len(buffer)}: "
                 f"expected at most {first_slots[-1] * BLOCK_BYTES}"
             )
-        index = bisect_right(first_slots, address // BLOCK_BYTES) - 1
-        start = address - first_slots[index] * BLOCK_BYTES
-        done = 0
-        while done < len(buffer):
-            plain = self._frame(table, index)
-            part = memoryview(plain)[start : start + len(buffer) - done]
-            buffer[done : done + len(part)] = part
-            done += len(part)
-            index += 1
-            start = 0
-
-    def _frame(self, table: FrameTable, index: int) -> bytes:
-        """The decoded blocks of a frame; kept while there is room."""
-        key = (table.name, index)
-        with self._lock:
-            plain = self._frames.get(key)
-            if plain is not None:
-                self._frames.move_to_end(key)
-                return plain
-        plain = self._decode(table, index)
-        with self._lock:
-            if key not in self._frames:
-                self._frames[key] = plain
-                self._frames_bytes += len(plain)
-                while self._frames_bytes > self._cache_bytes and len(self._frames) > 1:
-                    self._frames_bytes -= len(self._frames.popitem(last=False)[1])
-        return plain
-
-    def _decode(self, table: FrameTable, index: int) -> bytes:
-        name, offset, length = table.name, table.offsets[index], table.stored_bytes[index]
-        stored = self._read(name, offset, length)
-        blocks = table.first_slots[index + 1] - table.first_slots[index]
-        try:
-            plain = decode_frame(stored, blocks, table.codecs[index], table.checksums[index])
-        except DamagedError as error:
-            self.backend.forget(name)
-            raise DamagedError(f"pack {name}: frame {index} at {offset}: {error}") from error
-        self.statistics.decoded_bytes += len(plain)
-        self.statistics.stored_bytes += length
-        self.statistics.frames += 1
-        return plain
-
-
-def missing(name: str) -> DamagedError:
-    """A pack that ought to be there is not."""
-    return DamagedError(
-        f"pack {name}: missing; put it back from a copy of the repository, or run `timefs check` "
-        f"to see what it hurts"
-    )
+        if buffer:
+            self._frames.read_into(table, address, buffer)
 
 
 def frame_table(footer: Footer) -> FrameTable:

@@ -28,6 +28,8 @@ class ParsedPage(NamedTuple):
     """Tuples with the fields of store.run.Run."""
     proven: bytearray
     """Per run, 1 once its check has been proved."""
+    proven_rows: set[tuple[int, int, int, int, int]]
+    """Where proved rows lie, with length and check: many runs of a page are pieces of one row."""
 
 
 class PageCache:
@@ -48,7 +50,7 @@ class PageCache:
                 self._pages.move_to_end(key)
                 return parsed
         runs = self._load(writer, file, page, position)
-        parsed = ParsedPage(runs["offset"].tolist(), runs.tolist(), bytearray(runs.size))
+        parsed = ParsedPage(runs["offset"].tolist(), runs.tolist(), bytearray(runs.size), set())
         with self._lock:
             if key not in self._pages:
                 self._pages[key] = parsed
@@ -130,7 +132,11 @@ class Snapshot(Image):
             raise DamagedError("the pack that held these bytes is lost; run `timefs check`")
         if run.skip + run.length > run.row_length:
             raise DamagedError("index: a run is longer than its row; run `timefs rebuild`")
-        self._reader.prove(run.writer, run.number, run.slot, blocks_of(run.row_length), run.check)
+        row = (run.writer, run.number, run.slot, run.row_length, run.check)
+        if row not in page.proven_rows:
+            blocks = blocks_of(run.row_length)
+            self._reader.prove(run.writer, run.number, run.slot, blocks, run.check)
+            page.proven_rows.add(row)
         page.proven[index] = 1
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:

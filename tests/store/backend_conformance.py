@@ -18,6 +18,9 @@ class BackendConformance:
         assert backend.size(pack_name(1, 0)) == len(content)
         for offset, length in ((0, len(content)), (0, 1), (255, 2), (len(content) - 1, 1), (5, 0)):
             assert backend.read(pack_name(1, 0), offset, length) == content[offset:][:length]
+            buffer = memoryview(bytearray(length))
+            backend.read_into(pack_name(1, 0), offset, buffer)
+            assert buffer == content[offset:][:length]
 
     def test_an_empty_object_is_an_object(self, backend: Backend):
         backend.create(pack_name(1, 0), b"")
@@ -58,6 +61,8 @@ class BackendConformance:
             backend.size(pack_name(1, 0))
         with pytest.raises(NotFoundError):
             backend.read(pack_name(1, 0), 0, 1)
+        with pytest.raises(NotFoundError):
+            backend.read_into(pack_name(1, 0), 0, memoryview(bytearray(1)))
         assert backend.list(1) == []
         assert backend.sizes(1) == {}
         assert backend.writers() == []
@@ -67,6 +72,8 @@ class BackendConformance:
         backend.create(pack_name(1, 0), b"abc")
         with pytest.raises(DamagedError, match=f"expected {length} bytes at {offset}"):
             backend.read(pack_name(1, 0), offset, length)
+        with pytest.raises(DamagedError, match=f"expected {length} bytes at {offset}"):
+            backend.read_into(pack_name(1, 0), offset, memoryview(bytearray(length)))
 
     def test_writers_and_their_numbers_are_listed_sorted(self, backend: Backend):
         for writer, number in ((1, 10), (1, 9), (0xFFFF, 3), (1, 123_456_789), (2, 0)):

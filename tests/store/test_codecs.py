@@ -155,7 +155,11 @@ def test_whole_packs_come_back(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], seed: int
 ):
     chosen = random.Random(seed)
-    plain = [chosen.randbytes(count * 2048) + bytes(count * 2048) for count in shape]
+    halves = [chosen.choice((2048, 4096)) for _ in shape]  # of 4,096 random bytes none is saved
+    plain = [
+        chosen.randbytes(count * half) + bytes(count * (4096 - half))
+        for count, half in zip(shape, halves, strict=True)
+    ]
     whole = b"".join(plain)
     digests = digests_of(KEY, memoryview(whole), range(sum(shape)))
     content = build_pack(
