@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from threading import Lock
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError
@@ -22,8 +23,10 @@ WINDOW_BYTES: Final = 4 << 20
 STRIDE_BYTES: Final = 1 << 30
 """Whoever walks further than a window has this much composed at once, which is not kept."""
 
-WINDOWS_MAX: Final = 64
-"""Composed windows that one mapped image keeps."""
+WINDOWS_MAX: Final = 8192
+RUNS_MAX: Final = 64 << 10
+"""Composed windows, and runs in them, that one mapped image keeps: 32 GiB of what lies in few
+pieces, or 256 MiB of what lies in the smallest."""
 
 
 class ExtentKind(IntEnum):
@@ -140,6 +143,23 @@ class _Window(NamedTuple):
     extents: list[Extent]
 
 
+class _Windows(OrderedDict[int, _Window]):
+    """The windows that one image keeps: those composed last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs = 0
+        self._lock = Lock()
+
+    def keep(self, number: int, window: _Window) -> None:
+        """Keep a window, unless another thread was first, as long as there is room for it."""
+        with self._lock:
+            if self.setdefault(number, window) is window:
+                self._runs += len(window.extents)
+                while len(self) > 1 and (len(self) > WINDOWS_MAX or self._runs > RUNS_MAX):
+                    self._runs -= len(self.popitem(last=False)[1].extents)
+
+
 class MappedImage(Image):
     """An image that is a mapping onto others: a partition, a disk format, a guest file.
 
@@ -149,7 +169,7 @@ class MappedImage(Image):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._windows: OrderedDict[int, _Window] = OrderedDict()
+        self._windows = _Windows()
 
     @property
     def size(self) -> int:
@@ -169,9 +189,7 @@ class MappedImage(Image):
             end = min(start + WINDOW_BYTES, self._size)
             extents = list(_flatten(self.map(start, end - start), start, end))
             window = _Window([extent.offset for extent in extents], extents)
-            self._windows[number] = window
-            if len(self._windows) > WINDOWS_MAX:
-                self._windows.popitem(last=False)
+            self._windows.keep(number, window)
         return window
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import store.image
 from store.errors import CorruptError
 from store.image import (
+    WINDOW_BYTES,
     BytesImage,
     DescriptorImage,
     Extent,
@@ -29,7 +30,10 @@ class Pieces(MappedImage):
         super().__init__(sum(run.length for run in runs))
         self.runs = runs
 
+        self.mapped = 0
+
     def map(self, offset: int, length: int) -> Iterator[Extent]:
+        self.mapped += 1
         for run in self.runs:
             if run.offset + run.length > offset and run.offset < offset + length:
                 yield run
@@ -69,6 +73,7 @@ def test_stacked_mappings_read_as_their_bytes(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store.image, "WINDOW_BYTES", window)
         patch.setattr(store.image, "WINDOWS_MAX", 3)
+        patch.setattr(store.image, "RUNS_MAX", 20)
         ground = random.Random(1).randbytes(1000)
         layers: list[Layer] = [(BytesImage(ground), ground)]
         for plan in stack:
@@ -99,6 +104,32 @@ def check_extents(image: Image, content: bytes, offset: int, length: int) -> Non
             assert isinstance(extent.backing, BytesImage)
         at += extent.length
     assert at == max(offset, min(offset + length, len(content)))
+
+
+@pytest.mark.parametrize(
+    ("run_bytes", "windows_kept"), [(1 << 30, 32), (1 << 20, 16), (1 << 19, 8)]
+)
+def test_the_fewer_pieces_the_more_windows_are_kept(
+    run_bytes: int, windows_kept: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store.image, "RUNS_MAX", 64)
+    monkeypatch.setattr(store.image, "WINDOWS_MAX", 32)
+    grounds = [BytesImage(b"one"), BytesImage(b"two")]  # what alternates never becomes one run
+    starts = range(0, 1 << 30, run_bytes)
+    image = Pieces(
+        [
+            Extent(at, run_bytes, ExtentKind.OPAQUE, grounds[number % 2], 0)
+            for number, at in enumerate(starts)
+        ]
+    )
+    windows = range(0, windows_kept * WINDOW_BYTES, WINDOW_BYTES)
+    for _ in range(3):
+        for at in windows:
+            list(image.extents(at, 1))
+    assert image.mapped == windows_kept
+    list(image.extents(1 << 29, 1))
+    list(image.extents(0, 1))
+    assert image.mapped == windows_kept + 2
 
 
 def test_runs_that_follow_one_another_below_become_one():
