@@ -1,7 +1,7 @@
 """What the fuzz tests of file systems share: damage where a parser looks, then reading it all."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from timefs.tree import Folder, Leaf, Link, Node
 NODES_MAX = 1000
 READ_BYTES = 64 << 10
 SPAN_BYTES_MAX = 4096
+HIDDEN_BYTES_MAX = 1 << 20  # a security descriptor
 VALUES = (0, 1, 2, 5, 7, 8, 16, 24, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF,
           (1 << 48) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)  # fmt: skip
 
@@ -74,8 +75,13 @@ def mutate(data: bytearray, place: int, length: int, chance: random.Random) -> N
             data[target : target + count] = data[source : source + count]
 
 
-def read_everything(volume: Image, opener: Opener, *, contents: bool = True) -> int:
-    """Walk the volume and read all that is there; answers how many nodes were seen."""
+def read_everything(
+    volume: Image, opener: Opener, hidden: Sequence[bytes] = (), *, contents: bool = True
+) -> int:
+    """Walk the volume and read all that is there; answers how many nodes were seen.
+
+    `hidden` are xattrs that are answered though they are not listed.
+    """
     try:
         root = opener(volume)
     except (CorruptError, UnsupportedError):
@@ -92,6 +98,9 @@ def read_everything(volume: Image, opener: Opener, *, contents: bool = True) -> 
             for name in xattrs:
                 with suppress(CorruptError, UnsupportedError):
                     assert len(xattrs[name]) <= READ_BYTES
+            for name in hidden:
+                with suppress(CorruptError, UnsupportedError):
+                    assert len(xattrs.get(name) or b"") <= HIDDEN_BYTES_MAX
         with suppress(CorruptError, UnsupportedError):
             if isinstance(node, Folder):
                 read_folder(node, nodes)
@@ -103,8 +112,10 @@ def read_everything(volume: Image, opener: Opener, *, contents: bool = True) -> 
 
 
 def read_folder(folder: Folder, nodes: list[Node]) -> None:
-    for name, node in folder.entries():
+    for (name, node), attributes in folder.entries_with_attributes():
         assert not {0, 47} & {*name}
+        if attributes is not None:
+            assert attributes == node.attributes()
         nodes.append(node)
         with suppress(CorruptError, UnsupportedError):
             folder.lookup(name)  # NotFoundError would be a lie

@@ -7,25 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import CorruptError, UnsupportedError
-from store.image import BytesImage
+from store.errors import CorruptError
+from store.image import BytesImage, Image
 from tests.fuzz.bounds import bounded_case, bounded_memory
+from tests.fuzz.parser import VALUES, read_everything
 from tests.guest.ntfs.conftest import need_ntfs_3g
 from tests.guest.ntfs.damage import Patient
 from tests.guest.ntfs.volume import SYSTEM_XATTRS, small_volume
 from timefs.guest.ntfs import open_volume
-from timefs.guest.ntfs.secure import DESCRIPTOR_BYTES_MAX, SECURE_NUMBER
-from timefs.tree import Folder, Leaf, Link, Node
+from timefs.guest.ntfs.secure import SECURE_NUMBER
+from timefs.tree import Folder
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
 
 BATCH_CASES = 1000
-NODES_MAX = 1000
-READ_BYTES = 64 << 10
-VALUES = (0, 1, 2, 5, 7, 8, 16, 24, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF,
-          (1 << 48) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)  # fmt: skip
-
-
 SPECIAL = ("system", "data", "packed/text", "reparse points/file", "reparse points/junction",
            "reparse points/absolute", "reparse points/Target Folder/loop")  # fmt: skip
 """Files with something of their own, damaged more often than the others."""
@@ -123,60 +118,12 @@ def mutate(data: bytearray, place: int, length: int, chance: random.Random) -> N
             data[target : target + count] = data[source : source + count]
 
 
-def read_everything(content: bytes) -> int:
-    """Walk the volume and read all that is there; answers how many nodes were seen."""
-    try:
-        root = open_volume(BytesImage(content), b"fuzz").root
-    except (CorruptError, UnsupportedError):
-        return 0
-    nodes: list[Node] = [root]
-    seen = 0
-    while nodes and seen < NODES_MAX:
-        node = nodes.pop()
-        seen += 1
-        with suppress(CorruptError, UnsupportedError):
-            node.attributes()
-        with suppress(CorruptError, UnsupportedError):
-            xattrs = node.xattrs()
-            for name in xattrs:
-                with suppress(CorruptError, UnsupportedError):
-                    assert len(xattrs[name]) <= READ_BYTES
-            for name in SYSTEM_XATTRS:
-                with suppress(CorruptError, UnsupportedError):
-                    assert len(xattrs.get(name) or b"") <= DESCRIPTOR_BYTES_MAX
-        with suppress(CorruptError, UnsupportedError):
-            if isinstance(node, Folder):
-                read_folder(node, nodes)
-            elif isinstance(node, Leaf):
-                read_leaf(node)
-            elif isinstance(node, Link):
-                assert not node.target().startswith(b"/")
-    return seen
+def read(content: bytes) -> int:
+    return read_everything(BytesImage(content), open_root, SYSTEM_XATTRS)
 
 
-def read_folder(folder: Folder, nodes: list[Node]) -> None:
-    for (name, node), attributes in folder.entries_with_attributes():
-        assert b"/" not in name
-        assert b"\0" not in name
-        if attributes is not None:
-            assert attributes == node.attributes()
-        nodes.append(node)
-        with suppress(CorruptError, UnsupportedError):
-            folder.lookup(name)  # NotFoundError would be a lie
-        if len(nodes) > NODES_MAX:
-            return
-
-
-def read_leaf(leaf: Leaf) -> None:
-    image = leaf.open()
-    for offset in (0, image.size // 2, max(0, image.size - READ_BYTES)):
-        part = image.read(offset, READ_BYTES)
-        assert len(part) == min(READ_BYTES, image.size - offset)
-        at = offset
-        for extent in image.extents(offset, READ_BYTES):
-            assert extent.offset == at
-            at += extent.length
-        assert at == offset + len(part)
+def open_root(volume: Image) -> Folder:
+    return open_volume(volume, b"fuzz").root
 
 
 @pytest.mark.timeout(0)  # each case has its own alarm; a batch may take minutes
@@ -184,12 +131,12 @@ def test_a_damaged_volume_gives_declared_errors_only(
     volume: bytes, batch: range, tmp_path: Path
 ) -> None:
     vandal = Vandal(volume)
-    whole = read_everything(volume)
+    whole = read(volume)
     assert whole > 80
     seen = 0
     with bounded_memory():
         for case in batch:
             content = vandal.damaged(case)
             with bounded_case(case, content, tmp_path):
-                seen += read_everything(content)
+                seen += read(content)
     assert seen > len(batch) * whole // 4  # the damage is not so coarse that nothing opens

@@ -12,18 +12,15 @@ is served only through its one parent, so no cycle can be walked.
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, NotFoundError
 from store.image import Image
+from timefs.guest.names import reader_of_names
 from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
 
 STATE_XATTR: Final = b"user.timefs.volume_state"
 LINK_BYTES_MAX: Final = 4096
-FOLDERS_MAX: Final = 16
-NAMES_MAX: Final = 20_000
-"""Folders whose names are kept, if they have no more than that."""
 
 
 class Name(NamedTuple):
@@ -87,33 +84,13 @@ def root_of(identity: bytes, volume: PosixVolume) -> "PosixFolder":
     return PosixFolder(_Parts(identity, volume), root, root, 0)
 
 
-class _Names(NamedTuple):
-    """A folder's names, and why some of them are missing."""
-
-    found: dict[bytes, Name]
-    refusal: str | None
-    """Its text only: an error that is kept keeps whoever raised it."""
-
-
-def _read_names(volume: PosixVolume, number: int) -> _Names | None:
-    found: dict[bytes, Name] = {}
-    try:
-        for name in volume.names(number):
-            found[name.name] = name
-            if len(found) > NAMES_MAX:
-                return None
-    except CorruptError as error:
-        return _Names(found, str(error))
-    return _Names(found, None)
-
-
 class _Parts:
     """What the nodes of one volume share."""
 
     def __init__(self, identity: bytes, volume: PosixVolume) -> None:
         self.identity = identity
         self.volume = volume
-        self.names = lru_cache(FOLDERS_MAX)(partial(_read_names, volume))
+        self.names = reader_of_names(volume.names)
         """A folder's names, None if they are too many to keep."""
 
 
@@ -194,16 +171,13 @@ class PosixFolder(PosixNode, Folder):
         self._enter()
         names = self._parts.names(self._number)
         if names is not None:
-            found = names.found.get(name)
-            if found is not None:
-                return self._node(found)
-            if names.refusal is not None:
-                raise CorruptError(names.refusal)
-        elif name not in (b"", b".", b".."):
-            for one in self._parts.volume.names(self._number, name):
-                if one.name == name:
-                    return self._node(one)
-        raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
+            found = names.find(name)
+        else:
+            listed = self._parts.volume.names(self._number, name)
+            found = next((one for one in listed if one.name == name), None)
+        if found is None:
+            raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
+        return self._node(found)
 
     def entries(self) -> Iterator[Entry]:
         self._enter()

@@ -1,25 +1,25 @@
 """A file's bytes as an image: extent trees and block pointers, walked a window at a time.
 
-Defined here and only here: `ExtentTree`, `BlockPointers` and `mapped`. Used by `folder`, `xattrs`,
-`journal` and `files`. Immutable and thread-safe; nothing of a file's map is kept but what the
-image's windows hold.
+Defined here and only here: `TreeContent`, `PointedContent` and `mapped`. Used by `folder`,
+`xattrs`, `journal` and `files`. Immutable and thread-safe; nothing of a file's map is kept but
+what the image's windows hold.
 
 Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", The Contents of
 inode.i_block.
 """
 
 import struct
-from abc import abstractmethod
 from array import array
 from collections.abc import Iterator
-from functools import lru_cache, partial
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
-from store.image import Extent, ExtentKind, Image, MappedImage
+from store.image import Image
 from timefs.guest.ext.checksum import crc32c
 from timefs.guest.ext.inode import Flag, Inode
 from timefs.guest.ext.table import Table
+from timefs.guest.extents import ExtentTree, Node, Run, RunImage
 
 HOLE: Final = 0
 EXTENT_MAGIC: Final = 0xF30A
@@ -29,8 +29,6 @@ WRITTEN_MAX: Final = 32768
 
 FILE_BLOCKS_MAX: Final = 1 << 32
 POINTERS: Final = 12
-NODES_MAX: Final = 64
-"""Nodes of an extent tree that are kept while its file is open."""
 
 _HEADER: Final = struct.Struct("<HHHHI")
 _ENTRY: Final = struct.Struct("<IHHI")
@@ -38,91 +36,41 @@ _ENTRY: Final = struct.Struct("<IHHI")
 _INDEX: Final = struct.Struct("<IIHH")
 
 
-class Run(NamedTuple):
-    """Blocks of a file that lie together: `place` is a block of the volume, or HOLE."""
-
-    first: int
-    blocks: int
-    place: int
-
-
-class Content(MappedImage):
+class Content(RunImage):
     """A file's bytes, mapped onto the volume's image."""
 
     def __init__(self, table: Table, inode: Inode) -> None:
         block_bytes = table.superblock.block_bytes
         if inode.size > FILE_BLOCKS_MAX * block_bytes:
             raise CorruptError(f"{inode.where}: a size of {inode.size} bytes is absurd")
-        super().__init__(inode.size)
+        super().__init__(inode.size, block_bytes, table.volume)
         self._table = table
         self._inode = inode
-        self._block_bytes = block_bytes
 
-    @abstractmethod
-    def _runs(self, first: int, end: int) -> Iterator[Run]:
-        """The runs that hold blocks of `[first, end)`, in order; what lies between is a hole."""
-
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        block_bytes = self._block_bytes
-        end = offset + length
-        at = offset
-        for first, count, place in self._runs(offset // block_bytes, -(-end // block_bytes)):
-            start = first * block_bytes
-            if start > at:
-                yield Extent(at, start - at, ExtentKind.ZERO, None, 0)
-            kind = ExtentKind.ZERO if place == HOLE else ExtentKind.DATA
-            backing = None if place == HOLE else self._table.volume
-            yield Extent(start, count * block_bytes, kind, backing, place * block_bytes)
-            at = start + count * block_bytes
-        if at < end:
-            yield Extent(at, end - at, ExtentKind.ZERO, None, 0)
+    def _place(self, run: Run) -> int:
+        assert run.place is not None
+        return run.place * self._block_bytes
 
 
-class _Node(NamedTuple):
-    """A node of an extent tree: each entry's first block, and where that leads."""
-
-    depth: int
-    entries: list[Run]
-
-
-class ExtentTree(Content):
+class TreeContent(Content):
     """Content that an extent tree maps."""
 
     def __init__(self, table: Table, inode: Inode) -> None:
         super().__init__(table, inode)
-        self._root = _parse(table, inode, inode.area)
-        self._child = lru_cache(NODES_MAX)(partial(_read_child, table, inode))
+        root = _parse(table, inode, inode.area)
+        child = partial(_read_child, table, inode)
+        self._tree = ExtentTree(root, FILE_BLOCKS_MAX, child, inode.where)
 
     def _runs(self, first: int, end: int) -> Iterator[Run]:
-        yield from self._under(self._root, first, end, 0, FILE_BLOCKS_MAX)
-
-    def _under(self, node: _Node, first: int, end: int, low: int, high: int) -> Iterator[Run]:
-        """The runs below a node that holds blocks of `[low, high)`."""
-        for number, entry in enumerate(node.entries):
-            following = node.entries[number + 1].first if number + 1 < len(node.entries) else high
-            if following <= first:
-                continue
-            if entry.first >= end:
-                return
-            stop = entry.first + (entry.blocks if node.depth == 0 else 1)
-            if entry.first < low or stop > following or following > high:
-                raise CorruptError(
-                    f"{self._inode.where}: expected extents in order, got one at {entry.first}"
-                )
-            if node.depth == 0:
-                if stop > first:
-                    yield entry
-                continue
-            child = self._child(entry.place, node.depth - 1)
-            yield from self._under(child, first, end, entry.first, following)
+        return self._tree.runs(first, end)
 
 
-def _read_child(table: Table, inode: Inode, block: int, depth: int) -> _Node:
+def _read_child(table: Table, inode: Inode, block: int, depth: int) -> Node:
     content = table.block(block, f"{inode.where}: extent node")
     node = _parse(table, inode, content)
-    if node.depth != depth:
+    if node.level != depth:
         raise CorruptError(
-            f"{inode.where}: expected an extent node of depth {depth}, got {node.depth}"
+            f"{inode.where}: expected an extent node of depth {depth}, got {node.level}"
         )
     if inode.seed is not None:
         _, _, most, _, _ = _HEADER.unpack_from(content)
@@ -133,7 +81,7 @@ def _read_child(table: Table, inode: Inode, block: int, depth: int) -> _Node:
     return node
 
 
-def _parse(table: Table, inode: Inode, content: bytes) -> _Node:
+def _parse(table: Table, inode: Inode, content: bytes) -> Node:
     magic, count, most, depth, _ = _HEADER.unpack_from(content)
     room = (len(content) - _HEADER.size) // _ENTRY.size
     if magic != EXTENT_MAGIC or not count <= most <= room or depth > DEPTH_MAX:
@@ -146,15 +94,15 @@ def _parse(table: Table, inode: Inode, content: bytes) -> _Node:
     if depth:
         for first, low, high, _ in _INDEX.iter_unpack(content[_HEADER.size : end]):
             entries.append(Run(first, 1, low | high << 32))
-        return _Node(depth, entries)
+        return Node(depth, entries)
     for first, length, high, low in _ENTRY.iter_unpack(content[_HEADER.size : end]):
         written = length <= WRITTEN_MAX
         blocks = length if written else length - WRITTEN_MAX
         if blocks == 0:
             raise CorruptError(f"{inode.where}: an extent of no blocks at {first}")
         place = _within(table, inode, low | high << 32, blocks)
-        entries.append(Run(first, blocks, place if written else HOLE))
-    return _Node(depth, entries)
+        entries.append(Run(first, blocks, place if written else None))
+    return Node(depth, entries)
 
 
 def _within(table: Table, inode: Inode, place: int, blocks: int) -> int:
@@ -167,7 +115,7 @@ def _within(table: Table, inode: Inode, place: int, blocks: int) -> int:
     return place
 
 
-class BlockPointers(Content):
+class PointedContent(Content):
     """Content that block pointers map: twelve direct, then through one, two and three blocks."""
 
     def __init__(self, table: Table, inode: Inode) -> None:
@@ -215,5 +163,5 @@ def mapped(table: Table, inode: Inode) -> Image:
     if inode.flags & Flag.COMPRESSED:
         raise UnsupportedError(f"{inode.where}: compressed: not decoded by this version")
     if inode.flags & Flag.EXTENTS:
-        return ExtentTree(table, inode)
-    return BlockPointers(table, inode)
+        return TreeContent(table, inode)
+    return PointedContent(table, inode)

@@ -5,21 +5,19 @@ immutable.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, NotFoundError
 from store.image import BytesImage, Image
 from timefs.guest.fat.chain import Chain, Piece, Table, Written, chain_bytes
 from timefs.guest.fat.record import Located, Record, entries_of
+from timefs.guest.names import reader_of_names
 from timefs.tree import Attributes, Entry, Folder, Leaf, Node
 
 STATE_XATTR: Final = b"user.timefs.volume_state"
 FILE_MODE: Final = 0o100444
 FOLDER_MODE: Final = 0o040555
-FOLDERS_MAX: Final = 16
-NAMES_MAX: Final = 20_000
-"""Folders whose names are kept, if they have no more than that."""
 
 
 class Format(NamedTuple):
@@ -39,7 +37,7 @@ class Parts:
         self.identity = identity
         self.table = table
         self.form = form
-        self.names = lru_cache(FOLDERS_MAX)(partial(_read_names, table, form))
+        self.names = reader_of_names(partial(_records, table, form))
         """A folder's names, None if they are too many to keep."""
 
     @property
@@ -49,24 +47,8 @@ class Parts:
         return b"clean" if clean else b"no journal, and it was not unmounted"
 
 
-class _Names(NamedTuple):
-    """A folder's names, and why some of them are missing."""
-
-    found: dict[bytes, Record]
-    refusal: str | None
-    """Its text only: an error that is kept keeps whoever raised it."""
-
-
-def _read_names(table: Table, form: Format, record: Record) -> _Names | None:
-    found: dict[bytes, Record] = {}
-    try:
-        for name in form.records(folder_entries(table, form, record)):
-            found.setdefault(name.name, name)
-            if len(found) > NAMES_MAX:
-                return None
-    except CorruptError as error:
-        return _Names(found, str(error))
-    return _Names(found, None)
+def _records(table: Table, form: Format, folder: Record) -> Iterator[Record]:
+    return form.records(folder_entries(table, form, folder))
 
 
 def folder_entries(table: Table, form: Format, record: Record) -> Iterator[Located]:
@@ -148,28 +130,21 @@ class FatFolder(FatNode, Folder):
         self._check()
         names = self._parts.names(self._record)
         if names is not None:
-            found = names.found.get(name)
-            if found is not None:
-                return self._node(found)
-            if names.refusal is not None:
-                raise CorruptError(names.refusal)
+            found = names.find(name)
         else:
-            for record in self._records():
-                if record.name == name:
-                    return self._node(record)
-        raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
+            records = _records(self._parts.table, self._parts.form, self._record)
+            found = next((record for record in records if record.name == name), None)
+        if found is None:
+            raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
+        return self._node(found)
 
     def entries(self) -> Iterator[Entry]:
         self._check()
-        for record in self._records():
+        for record in _records(self._parts.table, self._parts.form, self._record):
             yield Entry(record.name, self._node(record))
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         return {} if self._above else {STATE_XATTR: self._parts.state}
-
-    def _records(self) -> Iterator[Record]:
-        parts = self._parts
-        return parts.form.records(folder_entries(parts.table, parts.form, self._record))
 
     def _check(self) -> None:
         if self._record.cluster in self._above:
