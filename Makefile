@@ -37,10 +37,10 @@ fmt: prepare      ## rewrite the sources in the house form
 	$(RUN)ruff check --fix .
 
 soak: prepare     ## the stated counts: kills, power cuts, instants (hours)
-	$(PYTEST) $(TESTS) --soak --timeout=0
+	$(PYTEST) $(TESTS) --soak --timeout=0 -o faulthandler_timeout=0
 
 fuzz: prepare     ## 100,000 mutated images into every parser (hours)
-	$(PYTEST) tests/fuzz --cases 100000 --timeout=0
+	$(PYTEST) tests/fuzz --cases 100000 --timeout=0 -o faulthandler_timeout=0
 
 bench: prepare    ## us beside the peers, medians and ratios; a quiet machine and root
 	@setup/prepare setup/apt-bench
