@@ -205,12 +205,12 @@ class NtfsFolder(NtfsNode, Folder):
 
     def _node(self, entry: IndexEntry, name: bytes) -> Node:
         """The node of an entry, whose name is shown so."""
-        is_folder = bool(entry.flags & FLAG_FOLDER)
-        if entry.flags & FLAG_REPARSE and entry.tag in LINK_TAGS:
-            return NtfsLink(self.parts, entry.reference, self, of_folder=is_folder)
-        if not is_folder:
-            return NtfsFile(self.parts, entry.reference)
-        return NtfsFolder(self.parts, entry.reference, self, name)
+        flags = entry.flags
+        if flags & FLAG_REPARSE and entry.tag in LINK_TAGS:
+            return NtfsLink(self.parts, entry.reference, self, of_folder=bool(flags & FLAG_FOLDER))
+        if flags & FLAG_FOLDER:
+            return NtfsFolder(self.parts, entry.reference, self, name)
+        return NtfsFile(self.parts, entry.reference)
 
 
 class NtfsLink(NtfsNode, Link):

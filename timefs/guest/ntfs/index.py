@@ -46,7 +46,6 @@ class IndexEntry(NamedTuple):
     name: bytes
     """UTF-16LE."""
     namespace: int
-    parent: int
     flags: int
     tag: int
 
@@ -218,21 +217,19 @@ def parse_node(data: bytes, header: int, index: Index) -> IndexNode:
         CorruptError: entries out of bounds, of another folder or without an end.
     """
     places, children = scan_node(data, header, index.where)
-    return IndexNode([_entry(data, *place, index) for place in places], children)
-
-
-def _entry(data: bytes, at: int, key_bytes: int, index: Index) -> IndexEntry:
-    """One entry; its key is a $FILE_NAME attribute."""
-    if key_bytes < NAME_AT:
-        raise CorruptError(f"{index.where}: expected a name of at least 66 bytes, got {key_bytes}")
-    reference, parent, flags, tag, units, namespace = _NAMED.unpack_from(data, at)
-    start = at + KEY_AT + NAME_AT
-    if units == 0 or NAME_AT + 2 * units > key_bytes:
-        raise CorruptError(f"{index.where}: a name of {units} units in {key_bytes} bytes")
-    if parent & NUMBER_MASK != index.number:
-        raise CorruptError(
-            f"{index.where}: expected names of this folder, got one of record"
-            f" {parent & NUMBER_MASK}"
-        )
-    name = data[start : start + 2 * units]
-    return IndexEntry(reference, name, namespace, parent, flags, tag)
+    entries: list[IndexEntry] = []
+    for at, key_bytes in places:
+        if key_bytes < NAME_AT:
+            raise CorruptError(f"{index.where}: expected a name of 66 bytes, got {key_bytes}")
+        reference, parent, flags, tag, units, namespace = _NAMED.unpack_from(data, at)
+        if units == 0 or NAME_AT + 2 * units > key_bytes:
+            raise CorruptError(f"{index.where}: a name of {units} units in {key_bytes} bytes")
+        if parent & NUMBER_MASK != index.number:
+            raise CorruptError(
+                f"{index.where}: expected names of this folder, got one of record"
+                f" {parent & NUMBER_MASK}"
+            )
+        start = at + KEY_AT + NAME_AT
+        name = data[start : start + 2 * units]
+        entries.append(IndexEntry(reference, name, namespace, flags, tag))
+    return IndexNode(entries, children)

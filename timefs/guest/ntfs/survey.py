@@ -40,9 +40,6 @@ _NAME_BYTES: Final = 66
 _RESIDENT_BYTES: Final = 24
 _OUTSIDE_BYTES: Final = 64
 _PACKED_BYTES: Final = 72
-_FIELDS_BYTES: Final = 128
-"""No field that is looked at lies further behind the place that is looked at."""
-
 _TICKS_MAX: Final = 9 * 10**16
 """From 1970, so that nanoseconds fit 64 bits."""
 
@@ -60,10 +57,10 @@ class Wanted(NamedTuple):
 class _Fields:
     """Little-endian fields at many places of one buffer. Places are bytes."""
 
-    def __init__(self, content: NDArray[np.uint8]) -> None:
-        padding = np.zeros(_FIELDS_BYTES, np.uint8)
-        self._bytes = np.concatenate((content.reshape(-1), padding))
-        self._last = len(self._bytes) - _FIELDS_BYTES
+    def __init__(self, records: NDArray[np.uint8]) -> None:
+        """A place in all rows but the last may be followed by any field."""
+        self._bytes = records.reshape(-1)
+        self._last = len(self._bytes) - records.shape[1]
         self._halves = self._bytes.view("<u2")
         self._words = self._bytes.view("<u4")
         self._longs = self._bytes.view("<i8")

@@ -152,9 +152,12 @@ class Table:
     def raw_records(
         self, numbers: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Many records as they are stored, a row each, and of which the bytes could be had."""
+        """Many records as they are stored, a row each, and of which the bytes could be had.
+
+        A row of zeros lies behind them.
+        """
         record_bytes = self.geometry.record_bytes
-        content = np.zeros((len(numbers), record_bytes), np.uint8)
+        content = np.zeros((len(numbers) + 1, record_bytes), np.uint8)
         there = numbers < self._stream.size // record_bytes
         order = np.argsort(numbers, kind="stable")
         order = order[there[order]]

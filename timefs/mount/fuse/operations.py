@@ -116,13 +116,12 @@ class Operations:
         (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
          owner, group, device) = attributes  # fmt: skip
         return (
-            *(inode, size, (allocated_bytes + 511) // 512),
-            *(atime_ns // _SECOND_NS, mtime_ns // _SECOND_NS, ctime_ns // _SECOND_NS),
-            *(atime_ns % _SECOND_NS, mtime_ns % _SECOND_NS, ctime_ns % _SECOND_NS, mode, links),
-            self._owner if owner is None else owner,
-            self._group if group is None else group,
-            *(device, BLOCK_BYTES, 0),
-        )
+            inode, size, (allocated_bytes + 511) // 512,
+            atime_ns // _SECOND_NS, mtime_ns // _SECOND_NS, ctime_ns // _SECOND_NS,
+            atime_ns % _SECOND_NS, mtime_ns % _SECOND_NS, ctime_ns % _SECOND_NS, mode, links,
+            self._owner if owner is None else owner, self._group if group is None else group,
+            device, BLOCK_BYTES, 0,
+        )  # fmt: skip
 
     def _getattr(self, _request: memoryview, node_id: int, reply: memoryview) -> int:
         found = self._core.attributes(node_id)
@@ -214,11 +213,11 @@ class Operations:
             name, inode, type_bits, _, attributes, frozen = record
             position += 1
             shape = dirent_plus(len(name))
+            shown = self._shown(inode, attributes) if attributes is not None else _NO_ATTRIBUTES
             shape.pack_into(
-                *(reply, at, node_id, 0, entry_seconds, seconds_kept(frozen), 0, 0),
-                *(self._shown(inode, attributes) if attributes is not None else _NO_ATTRIBUTES),
-                *(inode, position, len(name), type_bits >> 12, name),
-            )
+                reply, at, node_id, 0, entry_seconds, seconds_kept(frozen), 0, 0, *shown,
+                inode, position, len(name), type_bits >> 12, name,
+            )  # fmt: skip
             at += shape.size
         return at
 
