@@ -68,6 +68,14 @@ class History(ABC):
         """
 
     @abstractmethod
+    def changed(self, machine: str) -> Sequence[Instant]:
+        """The instants at which anything may differ from the one before, oldest first.
+
+        Raises:
+            NotFoundError: no such machine.
+        """
+
+    @abstractmethod
     def at(self, machine: str, time_ns: int) -> Instant:
         """The last state at or before a time.
 

@@ -35,6 +35,9 @@ _EVENTS: Final = {
     RowKind.DROP: EventKind.DROP,
 }
 
+Event = tuple[int, int, int, EventKind, int, int, bytes | None]
+"""A row of the table of events."""
+
 PageGroups = defaultdict[tuple[int, int], list[Run]]
 
 
@@ -55,8 +58,8 @@ class TransactionApplier:
         for piece in pieces_of_rows(statement.rows, self._epoch, own, statement.packs):
             self._place(piece, groups)
         self._write_pages(groups)
-        self._write_events(number, statement)
-        self._write_changes(statement)
+        restated = self._write_events(number, statement)
+        self._write_changes(statement, restated)
 
     def _place(self, piece: Piece, groups: PageGroups) -> None:
         first, end = whole_pages(piece)
@@ -84,7 +87,9 @@ class TransactionApplier:
         self._connection.executemany("INSERT INTO pages VALUES (?,?,?,?,?,?,?,?)", entries)
         self._touched.update(groups)
 
-    def _write_events(self, number: int, statement: Statement) -> None:
+    def _write_events(self, number: int, statement: Statement) -> list[int]:
+        """Write what is new of files and instants; answers the sequences of what was known."""
+        restated: list[int] = []
         rows = statement.rows
         events: list[tuple[int, ...]] = rows[rows["kind"] > RowKind.ZERO].tolist()
         for kind, flags, file, offset, _, sequence, time_ns, *_ in events:
@@ -96,30 +101,47 @@ class TransactionApplier:
                 )
             elif kind in _EVENTS:
                 named = kind == RowKind.FILE
-                self._connection.execute(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
-                    (
-                        self._writer,
-                        file,
-                        at,
-                        _EVENTS[RowKind(kind)],
-                        time_ns,
-                        flags if named else offset,
-                        encode_name(statement.names[offset]) if named else None,
-                    ),
+                event = (
+                    self._writer,
+                    file,
+                    at,
+                    _EVENTS[RowKind(kind)],
+                    time_ns,
+                    flags if named else offset,
+                    encode_name(statement.names[offset]) if named else None,
                 )
+                if self._is_known(event):
+                    restated.append(sequence)
+                else:
+                    self._connection.execute(
+                        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))", event
+                    )
             else:
                 raise DamagedError(
                     f"pack {pack_name(self._writer, number)}: row kind: expected 0 to 5, "
                     f"got {kind}; use a newer timefs"
                 )
 
-    def _write_changes(self, statement: Statement) -> None:
+        return restated
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether the index says the same of the file already: every capture states all anew."""
+        writer, file, _, kind, _, value, name = event
+        if kind == EventKind.DROP:
+            return False
+        newest = self._connection.execute(
+            "SELECT kind = ? AND value = ? AND name IS CAST(? AS TEXT) FROM events"
+            " WHERE writer = ? AND file = ? AND kind IN (?, ?, ?) ORDER BY position DESC LIMIT 1",
+            (kind, value, name, writer, file, kind, EventKind.DROP, EventKind.LOST),
+        ).fetchone()
+        return newest is not None and bool(newest[0])
+
+    def _write_changes(self, statement: Statement, restated: list[int]) -> None:
         rows = statement.rows
         if not rows.size:
             return
         self.position = max(self.position, position(self._epoch, int(rows["sequence"].max())))
-        rows = rows[rows["kind"] <= RowKind.RESIZE]
+        rows = rows[(rows["kind"] <= RowKind.RESIZE) & ~np.isin(rows["sequence"], restated)]
         for file in np.unique(rows["file"]).tolist():
             own = rows[rows["file"] == file]
             self._connection.execute(

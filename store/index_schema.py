@@ -8,7 +8,7 @@ a checksum beside them.
 from enum import IntEnum
 from typing import Final
 
-INDEX_FORMAT: Final = 4
+INDEX_FORMAT: Final = 5
 
 
 class EventKind(IntEnum):

@@ -139,6 +139,21 @@ class Repository(History):
             for at, time_ns, fuzzy in rows
         ]
 
+    def changed(self, machine: str) -> Sequence[Instant]:
+        instants = self.instants(machine)
+        if not instants:
+            return []
+        rows = self.index.ask(
+            "SELECT first_position, last_position FROM changes WHERE writer = ?1"
+            " UNION ALL SELECT position, position FROM events WHERE writer = ?1",
+            instants[0].writer,
+        )
+        firsts, lasts = np.sort(np.array(rows, np.int64).reshape(-1, 2), axis=0).T
+        own = np.array([position(each.epoch, each.sequence) for each in instants], np.int64)
+        begun = np.searchsorted(firsts, own, side="right")
+        ended = np.searchsorted(lasts, [-1, *own[:-1]], side="right")
+        return [instants[at] for at in np.flatnonzero(begun > ended).tolist()]
+
     def at(self, machine: str, time_ns: int) -> Instant:
         found = self._instants(machine, "AND time_ns <= ? ORDER BY time_ns DESC LIMIT 1", time_ns)
         if not found:

@@ -468,3 +468,23 @@ def test_a_torn_digest_map_is_not_believed(machine: Machine):
     path.write_bytes(content)
     machine.capture(path)
     assert machine.at() == {"disk": bytes(content)}
+
+
+# What a capture says of instants
+
+
+def test_a_capture_that_finds_nothing_new_makes_an_instant_that_is_no_change(machine: Machine):
+    disk, notes = machine.put("disk", b"content" * 1000), machine.put("notes", b"text")
+    machine.capture(disk, notes)
+    machine.capture(disk, notes)
+    machine.put("disk", b"another" * 1000)
+    machine.capture(disk, notes)
+    machine.capture(disk, notes)
+    machine.put("notes", b"shorter"[:3])
+    machine.capture(disk, notes)
+    machine.capture(disk, drop=["notes"])
+    machine.capture(disk)
+    every = machine.repository.instants("vm1")
+    changed = machine.repository.changed("vm1")
+    assert len(every) == 7
+    assert [every.index(instant) for instant in changed] == [0, 2, 4, 5]

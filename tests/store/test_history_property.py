@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -272,6 +273,9 @@ class HistoryMachine(RuleBasedStateMachine):
             return
         times = [instant.time_ns for instant in self.repository.instants(MACHINE)]
         assert times == [instant.time_ns for instant in self.remembered]
+        changed = {instant.time_ns for instant in self.repository.changed(MACHINE)}
+        for before, after in pairwise([Remembered(0, False, {}), *self.remembered]):
+            assert after.files == before.files or after.time_ns in changed
         consistent = [r.time_ns for r in self.remembered if not r.fuzzy] or times
         assert self.repository.latest(MACHINE).time_ns == consistent[-1]
 

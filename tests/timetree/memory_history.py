@@ -60,6 +60,15 @@ class MemoryHistory(History):
         self.asked["instants"] += 1
         return tuple(self._of(machine))
 
+    def changed(self, machine: str) -> Sequence[Instant]:
+        before: dict[str, FileState] = {}
+        found: list[Instant] = []
+        for instant in self._of(machine):
+            if self._states[instant] != before:
+                found.append(instant)
+            before = self._states[instant]
+        return found
+
     def at(self, machine: str, time_ns: int) -> Instant:
         self.asked["at"] += 1
         found = [instant for instant in self._of(machine) if instant.time_ns <= time_ns]

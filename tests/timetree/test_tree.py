@@ -108,6 +108,14 @@ def test_a_machine_lists_its_instants_latest_and_snaps(history: MemoryHistory):
     assert listed(at(history, "vm1/@snaps"))[0] == "@GMT-2024.05.01-10.00.00"
 
 
+def test_an_instant_at_which_nothing_changed_is_no_version_but_opens(history: MemoryHistory):
+    history.seal("vm1", TEN + 3 * MINUTE)
+    history.clock_ns = TEN + 60 * MINUTE
+    assert listed(at(history, "vm1"))[-1] == "2024-05-01T10:03:00Z"
+    assert listed(at(history, "vm1/@snaps"))[-1] == "@GMT-2024.05.01-10.02.00"
+    assert text(history, "vm1/@snaps/@GMT-2024.05.01-10.03.00/disk.bin") == b"three"
+
+
 def test_every_listed_name_can_be_looked_up(history: MemoryHistory):
     for folder in (at(history, "vm1"), at(history, "vm1/@snaps"), TimeTree(history).root):
         assert isinstance(folder, Folder)

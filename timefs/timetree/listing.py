@@ -23,7 +23,7 @@ _THINNING: Final = ((2 * _HOUR_NS, _MINUTE_NS), (3 * _DAY_NS, _HOUR_NS), (90 * _
 def listed_names(
     instants: Sequence[Instant], now_ns: int, names: Names
 ) -> Iterator[tuple[str, Instant]]:
-    """What a listing shows of `instants`, which are all there are, oldest first.
+    """What a listing shows of `instants`, oldest first: all there are, or all that differ.
 
     The last instant of a second bears the second's name, another one its exact time, or none in a
     spelling without fractions.

@@ -5,7 +5,7 @@ commands. Thread-safe. A folder is identified by what it resolved to, never by t
 what a name resolved to stays what it is for whoever holds the node.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from stat import S_IFDIR
 from typing import Final
 
@@ -138,17 +138,23 @@ class MachineFolder(Folder):
         yield from self._instants()
 
     def _instants(self) -> Iterator[Entry]:
-        history = self._tree.history
-        instants = history.instants(self._machine)
-        for name, instant in listed_names(instants, history.now_ns(), self._names):
+        now_ns = self._tree.history.now_ns()
+        for name, instant in listed_names(self._listable(), now_ns, self._names):
             yield Entry(name.encode(), InstantFolder(self._tree, instant))
+
+    def _listable(self) -> Sequence[Instant]:
+        """What a listing chooses from."""
+        return self._tree.history.instants(self._machine)
 
     def _asked(self, name: bytes) -> Asked:
         return parse(name.decode(errors="replace"), self._tree.history.now_ns())
 
 
 class SnapsFolder(MachineFolder):
-    """The same instants, spelled as Windows' Previous Versions asks Samba for them."""
+    """The same instants, spelled as Windows' Previous Versions asks Samba for them.
+
+    Lists those alone at which something changed: each of them is a version.
+    """
 
     def __init__(self, tree: TimeTree, machine: str) -> None:
         super().__init__(tree, machine)
@@ -165,6 +171,9 @@ class SnapsFolder(MachineFolder):
 
     def entries(self) -> Iterator[Entry]:
         return self._instants()
+
+    def _listable(self) -> Sequence[Instant]:
+        return self._tree.history.changed(self._machine)
 
 
 class InstantFolder(Folder):
