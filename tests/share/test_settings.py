@@ -75,5 +75,6 @@ def test_samba_understands_every_line(tmp_path: Path):
         ["testparm", "-s", written], capture_output=True, text=True, timeout=60, check=True
     )
     assert "Unknown parameter" not in done.stderr
+    assert "found in service section" not in done.stderr
     assert "server min protocol = SMB3_00" in done.stdout
     assert "server smb encrypt = required" in done.stdout

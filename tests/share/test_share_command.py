@@ -182,7 +182,9 @@ def test_an_smbd_of_the_operators_own_serves_the_shares_by_including_them(
             ["testparm", "-s", listed], capture_output=True, text=True, timeout=60, check=True
         )
         assert f"path = {site.settings.mountpoint}/vm1/@live" in done.stdout
+        assert "found in service section" not in done.stderr
         assert (site.settings.mountpoint / "vm1/@live/disk/file-001.bin").exists()
+        assert "share: well; served by your smbd\n" in site.run("status").stdout
         process.terminate()
         assert process.wait(SECONDS) == 0
 

@@ -34,9 +34,10 @@ def status(session: Session, state: str | None) -> None:
         "samba does not answer": not found.answering,
     }
     said = ", ".join(fault for fault, here in faults.items() if here) or "well"
+    where = f"{found.address}:{found.port}, {found.clients} clients"
     session.show(
         {"share": {**found._asdict(), "well": found.well}},
-        f"share: {said}; {found.address}:{found.port}, {found.clients} clients",
+        f"share: {said}; {where if found.port is not None else 'served by your smbd'}",
     )
     if not found.well:
         raise IncompleteError(

@@ -36,6 +36,7 @@ _GLOBAL: Final = """\
   server signing = mandatory
   server smb encrypt = required
   map to guest = never
+  kernel change notify = no
   restrict anonymous = 2
 
   private dir = {state}/private
@@ -74,7 +75,6 @@ _SERVED: Final = """\
   posix locking = no
   kernel oplocks = no
   kernel share modes = no
-  kernel change notify = no
 """
 
 _PREVIOUS_VERSIONS: Final = """\
