@@ -4,10 +4,11 @@ Defined here and only here: `Server`. Used by timefs.mount.mounting. Each thread
 of the device and its own buffers; a READ is answered from the buffer that the image filled, with
 one write and no copy of ours.
 
-Whoever has the turn waits for requests. While READs are quick (decoded from memory) it keeps the
-turn, so that one thread serves and the others sleep: two that contend for the interpreter's lock
-take twice the processor's time and are hardly faster. Once a READ had to wait for a disk, and for
-every other request, the turn is passed on before the work begins.
+Whoever has the turn waits for requests. While requests that are short by nature are quick (READs
+decoded from memory, attributes of a node at hand) it keeps the turn, so that one thread serves and
+the others sleep: two that contend for the interpreter's lock take twice the processor's time and
+are hardly faster. Once one of such a kind had to wait for a disk, and for every other request, the
+turn is passed on before the work begins.
 """
 
 import errno
@@ -40,12 +41,19 @@ READ_BYTES_MAX: Final = 1 << 20
 """Largest READ that the kernel may send; fs.fuse.max_pages_limit of 256 pages."""
 
 QUICK_SECONDS: Final = 0.002
-"""A READ that took longer has waited for something, and others should not wait for it."""
+"""A request that took longer has waited for something, and others should not wait for it."""
 
 WATCH_SECONDS: Final = 0.00005
 """How long a server stays awake for the next READ: about what being woken costs."""
 
 _READ: Final = int(Opcode.READ)
+_SHORT: Final = frozenset(
+    {
+        *(Opcode.READ, Opcode.GETATTR, Opcode.GETXATTR),
+        *(Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.FORGET, Opcode.BATCH_FORGET),
+    }
+)
+"""Kinds of requests that keep the turn as long as they are quick; others may open a volume."""
 _REQUEST_BYTES: Final = 1 << 16
 _WRITE_BYTES_MAX: Final = 4096
 _BACKGROUND_MAX: Final = 64
@@ -94,7 +102,7 @@ class Server:
         self._operations = Operations(filesystem)
         self._count = threads
         self._turn = threading.Lock()
-        self._quick = True
+        self._quick: set[int] = set(_SHORT)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -170,22 +178,25 @@ class Server:
         body = reply[OUT_HEADER.size :]
         arrivals = _Arrivals(device, request)
         afterwards = self._operations.afterwards
-        mine = False
+        quick = self._quick
+        mine, opcode = False, 0
         try:
             while True:
                 try:
-                    expected = mine  # the READ before was quick, and its reader may want more
+                    # A READ that was quick: its reader may want more.
+                    expected = mine and opcode == _READ
                     if not mine:
                         mine = self._turn.acquire()
                     length = arrivals.following(expected=expected)
                     _, opcode, unique, node_id, *_ = IN_HEADER.unpack_from(request)
-                    if opcode != _READ or not self._quick:
+                    if opcode not in quick:
                         self._turn.release()
                         mine = False
                     start = perf_counter()
                     failed, filled = self._operate(opcode, request[:length], node_id, body)
-                    if opcode == _READ:
-                        self._quick = perf_counter() - start < QUICK_SECONDS
+                    if opcode in _SHORT:
+                        is_quick = perf_counter() - start < QUICK_SECONDS
+                        (quick.add if is_quick else quick.discard)(opcode)
                     if failed is not None:
                         OUT_HEADER.pack_into(reply, 0, OUT_HEADER.size + filled, -failed, unique)
                         os.write(device, reply[: OUT_HEADER.size + filled])
