@@ -78,12 +78,12 @@ class Folder(Node):
     def entries(self) -> Iterable[Entry]:
         """What a listing shows, without `.` and `..`."""
 
-    def entries_with_attributes(self) -> Iterable[tuple[Entry, Attributes | None]]:
+    def entries_with_attributes(self) -> Iterable[tuple[bytes, Node, Attributes | None]]:
         """The same, each with its node's attributes where many together cost less than each alone.
 
         They are None where the node itself has to be asked, and never of one that may change.
         """
-        return ((entry, None) for entry in self.entries())
+        return ((name, node, None) for name, node in self.entries())
 
     def shown_identity(self) -> bytes:
         """The identity of the folder whose entries are shown: its own unless it stands for another.

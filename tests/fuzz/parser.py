@@ -112,7 +112,7 @@ def read_everything(
 
 
 def read_folder(folder: Folder, nodes: list[Node]) -> None:
-    for (name, node), attributes in folder.entries_with_attributes():
+    for name, node, attributes in folder.entries_with_attributes():
         assert not {0, 47} & {*name}
         if attributes is not None:
             assert attributes == node.attributes()

@@ -74,7 +74,7 @@ class Listing:
 
 
 def _records(folder: Folder, failures: Failures) -> Iterator[Record]:
-    for (name, node), at_hand in folder.entries_with_attributes():
+    for name, node, at_hand in folder.entries_with_attributes():
         if not _showable(name):
             continue
         frozen = node.frozen  # before the attributes

@@ -116,10 +116,10 @@ class GuestFolder(GuestNode, Folder):
         for name, node in self._folder().entries():
             yield Entry(name, self._stand_in(guest, name, node))
 
-    def entries_with_attributes(self) -> Iterator[tuple[Entry, Attributes | None]]:
+    def entries_with_attributes(self) -> Iterator[tuple[bytes, Node, Attributes | None]]:
         guest = self._place.guest()
-        for (name, node), attributes in self._folder().entries_with_attributes():
-            yield Entry(name, self._stand_in(guest, name, node)), attributes
+        for name, node, attributes in self._folder().entries_with_attributes():
+            yield name, self._stand_in(guest, name, node), attributes
 
     def _folder(self) -> Folder:
         folder = self._node()

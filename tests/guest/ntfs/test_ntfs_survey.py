@@ -8,9 +8,10 @@ import pytest
 
 from store.errors import CorruptError
 from tests.guest.ntfs.damage import STRIDE, Patient
-from timefs.guest.ntfs.file import NtfsFile
+from timefs.guest.ntfs.file import FLAG_FOLDER, FLAG_REPARSE, NtfsFile
 from timefs.guest.ntfs.folder import NtfsFolder
-from timefs.guest.ntfs.survey import Wanted, survey
+from timefs.guest.ntfs.index import IndexEntry
+from timefs.guest.ntfs.survey import survey
 from timefs.tree import Attributes, Folder, descend
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
@@ -20,19 +21,26 @@ VALUES = (0, 1, 2, 7, 8, 16, 24, 72, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF,
           1 << 63)  # fmt: skip
 
 
-def surveyed(patient: Patient) -> list[tuple[Wanted, Attributes | None]]:
+def entry(reference: int, *, is_folder: bool) -> IndexEntry:
+    """A folder's entry, as far as a survey looks at it."""
+    return IndexEntry(reference, b"", 0, FLAG_FOLDER if is_folder else 0, 0)
+
+
+def surveyed(patient: Patient) -> list[tuple[IndexEntry, Attributes | None]]:
     """Every record of the volume, taken for a file and for a folder, and in another use."""
     numbers = range(patient.records + 1)
-    wanted = [Wanted(number, is_folder) for number in numbers for is_folder in (False, True)]
-    wanted += [Wanted(7 << 48 | number, False) for number in numbers]
+    wanted = [
+        entry(number, is_folder=is_folder) for number in numbers for is_folder in (False, True)
+    ]
+    wanted += [entry(7 << 48 | number, is_folder=False) for number in numbers]
     found = survey(patient.open().root.parts.table, wanted)
     return list(zip(wanted, found, strict=True))
 
 
-def told(patient: Patient, wanted: Wanted) -> Attributes:
+def told(patient: Patient, wanted: IndexEntry) -> Attributes:
     """What the node itself says."""
     parts = patient.open().root.parts
-    kind = NtfsFolder if wanted.is_folder else NtfsFile
+    kind = NtfsFolder if wanted.flags else NtfsFile
     return kind(parts, wanted.reference).attributes()
 
 
@@ -55,8 +63,8 @@ def test_every_folder_lists_what_its_nodes_say(
     together = 0
     for folder in folders:
         listed = list(folder.entries_with_attributes())
-        assert [name for (name, _), _ in listed] == [name for name, _ in folder.entries()]
-        for (_, node), attributes in listed:
+        assert [name for name, _, _ in listed] == [name for name, _ in folder.entries()]
+        for _, node, attributes in listed:
             if attributes is not None:
                 assert attributes == node.attributes()
                 together += 1
@@ -66,10 +74,13 @@ def test_every_folder_lists_what_its_nodes_say(
 def test_all_ordinary_records_are_had_at_once(patient: Patient) -> None:
     found = dict(surveyed(patient))
     for name in ("many/name 07", "data", "folder/inner/text", "packed/text"):
-        wanted = Wanted(patient.number(name), is_folder=False)
+        wanted = entry(patient.number(name), is_folder=False)
         assert found[wanted] == told(patient, wanted)
         assert found[wanted] is not None
-    folder = Wanted(patient.number("folder"), is_folder=True)
+        assert survey(patient.open().root.parts.table, [wanted._replace(flags=FLAG_REPARSE)]) == [
+            None
+        ]
+    folder = entry(patient.number("folder"), is_folder=True)
     assert found[folder] == told(patient, folder) is not None
 
 
@@ -84,7 +95,7 @@ def test_whatever_is_damaged_no_attribute_is_other_than_its_node_says(patient: P
         parts = hurt.open().root.parts
         for wanted, attributes in surveyed(hurt):
             if attributes is not None:
-                kind = NtfsFolder if wanted.is_folder else NtfsFile
+                kind = NtfsFolder if wanted.flags else NtfsFile
                 assert attributes == kind(parts, wanted.reference).attributes()
                 answered += 1
     assert answered > 50 * CASES
@@ -97,7 +108,7 @@ def test_a_torn_record_leaves_its_neighbours_in_the_listing(patient: Patient) ->
     folder = patient.node("many")
     assert isinstance(folder, NtfsFolder)
     assert folder.number == many
-    listed = {name: (node, found) for (name, node), found in folder.entries_with_attributes()}
+    listed = {name: (node, found) for name, node, found in folder.entries_with_attributes()}
     assert len(listed) == 70
     node, attributes = listed.pop(b"name 07")
     assert attributes is None
@@ -113,7 +124,7 @@ def test_what_lies_before_a_damaged_block_is_listed_before_the_error(patient: Pa
     assert isinstance(folder, Folder)
     listed: list[bytes] = []
     with pytest.raises(CorruptError):
-        listed += (name for (name, _), _ in folder.entries_with_attributes())
+        listed += (name for name, _, _ in folder.entries_with_attributes())
     named: list[bytes] = []
     with pytest.raises(CorruptError):
         named += (name for name, _ in folder.entries())

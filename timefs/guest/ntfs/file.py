@@ -18,6 +18,7 @@ from timefs.tree import Attributes, Leaf
 
 FILE_MODE: Final = 0o100444
 FLAG_REPARSE: Final = 0x400
+FLAG_FOLDER: Final = 0x10000000
 USER_NUMBER_MIN: Final = 24
 """Records below belong to the file system itself: its $-files, which the root does not show."""
 

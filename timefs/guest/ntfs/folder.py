@@ -12,24 +12,22 @@ names a whole drive, another volume or another computer, cannot be read, and the
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import repeat
 from typing import Final
 
 from store.errors import CorruptError, NotFoundError, TimefsError, UnsupportedError
-from timefs.guest.ntfs.file import FLAG_REPARSE, USER_NUMBER_MIN, NtfsFile, NtfsStream
+from timefs.guest.ntfs.file import FLAG_FOLDER, FLAG_REPARSE, USER_NUMBER_MIN, NtfsFile, NtfsStream
 from timefs.guest.ntfs.index import NAMESPACE_DOS, Index, IndexEntry
 from timefs.guest.ntfs.name import escaped, find_name, show_name, show_names
 from timefs.guest.ntfs.node import FOLDER_MODE, NtfsNode, Parts
 from timefs.guest.ntfs.record import DATA, FILE_NAME, NUMBER_MASK
 from timefs.guest.ntfs.reparse import LINK_TAGS, Target, parse_target, read_reparse, refuse
 from timefs.guest.ntfs.state import HIBERNATION_FILE, VOLUME_STATE, read_state
-from timefs.guest.ntfs.survey import Wanted, survey
+from timefs.guest.ntfs.survey import survey
 from timefs.guest.ntfs.xattrs import read_standard
 from timefs.tree import Attributes, Entry, Folder, Link, Node
 
 ROOT_NUMBER: Final = 5
 LINK_MODE: Final = 0o120777
-FLAG_FOLDER: Final = 0x10000000
 
 TOGETHER: Final = 512
 """Files whose attributes are surveyed at once."""
@@ -117,7 +115,7 @@ class NtfsFolder(NtfsNode, Folder):
         for found in self._listed():
             yield from self._entries(found)
 
-    def entries_with_attributes(self) -> Iterator[tuple[Entry, Attributes | None]]:
+    def entries_with_attributes(self) -> Iterator[tuple[bytes, Node, Attributes | None]]:
         gathered: list[IndexEntry] = []
         broken: TimefsError | None = None
         try:
@@ -138,23 +136,18 @@ class NtfsFolder(NtfsNode, Folder):
             all_shown = self.number != ROOT_NUMBER
             yield found if all_shown else [entry for entry in found if self._shown(entry)]
 
-    def _surveyed(self, found: Sequence[IndexEntry]) -> Iterable[tuple[Entry, Attributes | None]]:
+    def _surveyed(
+        self, found: Sequence[IndexEntry]
+    ) -> Iterable[tuple[bytes, Node, Attributes | None]]:
         """Entries, with the attributes of their nodes where those are had side by side."""
-        entries = self._entries(found)
-        if len(found) < TOGETHER_MIN:
-            return zip(entries, repeat(None))
-        wanted = [Wanted(entry.reference, bool(entry.flags & FLAG_FOLDER)) for entry in found]
-        surveyed = survey(self.parts.table, wanted)
-        return (
-            (entry, None if isinstance(entry.node, NtfsLink) else attributes)
-            for entry, attributes in zip(entries, surveyed, strict=True)
-        )
-
-    def _entries(self, found: Sequence[IndexEntry]) -> list[Entry]:
+        together = len(found) >= TOGETHER_MIN
+        attributes = survey(self.parts.table, found) if together else [None] * len(found)
         names = show_names([entry.name for entry in found])
-        return [
-            Entry(name, self._node(entry, name)) for name, entry in zip(names, found, strict=True)
-        ]
+        return zip(names, map(self._node, found, names), attributes, strict=True)
+
+    def _entries(self, found: Sequence[IndexEntry]) -> Iterator[Entry]:
+        names = show_names([entry.name for entry in found])
+        return map(Entry, names, map(self._node, found, names))
 
     def _computed(self) -> Mapping[bytes, Callable[[], bytes]]:
         return {VOLUME_STATE: self._state} if self.number == ROOT_NUMBER else {}

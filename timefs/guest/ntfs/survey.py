@@ -9,13 +9,13 @@ through the attributes is made for all records together, which is why this is fa
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timefs.guest.ntfs.file import FILE_MODE, FLAG_REPARSE
-from timefs.guest.ntfs.index import NAMESPACE_DOS
+from timefs.guest.ntfs.file import FILE_MODE, FLAG_FOLDER, FLAG_REPARSE
+from timefs.guest.ntfs.index import NAMESPACE_DOS, IndexEntry
 from timefs.guest.ntfs.node import EPOCH_TICKS, FOLDER_MODE
 from timefs.guest.ntfs.record import (
     ATTRIBUTE_LIST,
@@ -45,13 +45,6 @@ _TICKS_MAX: Final = 9 * 10**16
 
 Numbers = NDArray[np.int64]
 Truths = NDArray[np.bool_]
-
-
-class Wanted(NamedTuple):
-    """A file by its reference, and what its folder says it is."""
-
-    reference: int
-    is_folder: bool
 
 
 class _Fields:
@@ -95,14 +88,16 @@ class _Seen:
         self.aliases = np.zeros(count, np.int64)
 
 
-def survey(table: Table, wanted: Sequence[Wanted]) -> list[Attributes | None]:
-    """The attributes of each file, None where its node has to be asked."""
-    references = np.array([one.reference for one in wanted], np.uint64)
-    is_folder = np.array([one.is_folder for one in wanted], np.bool_)
+def survey(table: Table, entries: Sequence[IndexEntry]) -> list[Attributes | None]:
+    """The attributes of the file of each entry of a folder, None where its node has to be asked."""
+    references = np.array([entry.reference for entry in entries], np.uint64)
+    listed_flags = np.array([entry.flags for entry in entries], np.int64)
+    is_folder = listed_flags & FLAG_FOLDER != 0
     content, usual = table.raw_records((references & NUMBER_MASK).astype(np.int64))
+    usual &= listed_flags & FLAG_REPARSE == 0
     fields = _Fields(content)
     record_bytes = content.shape[1]
-    starts = np.arange(len(wanted)) * record_bytes
+    starts = np.arange(len(entries)) * record_bytes
     usual &= _mend(fields, starts, record_bytes)
     sequence, links = fields.u16(starts + 16), fields.u16(starts + 18)
     expected = (references >> np.uint64(48)).astype(np.int64)
