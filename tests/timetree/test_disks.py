@@ -242,7 +242,7 @@ def test_a_missing_parent_is_an_error_until_it_is_captured():
     assert text(after, "child.d/p1-DATA/a") == b"one"
 
 
-def test_any_disk_can_be_had_as_vhdx_and_vhd_under_names_that_are_not_listed():
+def test_any_disk_can_be_had_as_vhdx_vhd_and_vmdk_under_names_that_are_not_listed():
     folder = instant({"disk.qcow2": DISK, "sda": DISK[4:], "notes.txt": b"text"})
     assert listed(folder) == ["disk", "disk.d", "disk.qcow2", "notes.txt", "sda", "sda.d"]
     for name in ("disk", "disk.qcow2", "sda"):
@@ -252,6 +252,7 @@ def test_any_disk_can_be_had_as_vhdx_and_vhd_under_names_that_are_not_listed():
         assert content.startswith(b"VHDX:")
         assert content.endswith(DISK[4:])
         assert text(folder, f"{name}.vhd").startswith(DISK[4:] + b":VHD")
+        assert text(folder, f"{name}.vmdk").startswith(b"VMDK:")
     for name in (b"notes.vhdx", b"notes.txt.vhd", b"other.vhdx"):
         with pytest.raises(NotFoundError):
             folder.lookup(name)

@@ -74,6 +74,10 @@ def as_vhd(disk: Image, identity: bytes) -> Image:
     return BytesImage(disk.read(0, disk.size) + b":VHD" + identity)
 
 
+def as_vmdk(disk: Image, identity: bytes) -> Image:
+    return BytesImage(b"VMDK:" + identity + disk.read(0, disk.size))
+
+
 def has_physical_volumes(disk: Image) -> bool:
     """`FS:group=…` is a disk of a group."""
     return disk.read(0, 9) == b"FS:group="
@@ -93,6 +97,7 @@ TOY_DISKS = DiskParsers(
     decode=decode,
     as_vhdx=as_vhdx,
     as_vhd=as_vhd,
+    as_vmdk=as_vmdk,
     references=references,
     has_volumes=has_volumes,
     volume_folder=volume_folder,

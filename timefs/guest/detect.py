@@ -1,8 +1,8 @@
 """Detection: what a captured file or a volume is, by its content and never by its name.
 
-Defined here and only here: `decode`, from container to disk, `as_vhdx` and `as_vhd`, from disk to
-container, and `file_system`, the name of what a volume holds. Used by timefs.guest.disktree and the
-time tree. Pure functions; thread-safe.
+Defined here and only here: `decode`, from container to disk, `as_vhdx`, `as_vhd` and `as_vmdk`,
+from disk to container, and `file_system`, the name of what a volume holds. Used by
+timefs.guest.disktree and the time tree. Pure functions; thread-safe.
 """
 
 import uuid
@@ -15,6 +15,7 @@ from timefs.guest.lvm import is_physical_volume
 from timefs.guest.siblings import Find, Siblings, file_names, no_siblings
 from timefs.guest.vhd_made import made_vhd
 from timefs.guest.vhdx_made import made_vhdx
+from timefs.guest.vmdk_made import made_vmdk
 
 NTFS: Final = "NTFS"
 LVM: Final = "LVM2"
@@ -119,9 +120,25 @@ def as_vhd(disk: Image, identity: bytes) -> Image:
     Raises:
         UnsupportedError: a VHD cannot hold the disk.
     """
-    if sector_bytes(disk) != SECTOR_BYTES:
-        raise UnsupportedError("VHD: expected a disk with sectors of 512 bytes, got larger ones")
+    _expect_small_sectors(disk, "VHD")
     return made_vhd(disk, identity)
+
+
+def as_vmdk(disk: Image, identity: bytes) -> Image:
+    """A disk as a sparse VMDK file, likewise.
+
+    Raises:
+        UnsupportedError: a VMDK cannot hold the disk.
+    """
+    _expect_small_sectors(disk, "VMDK")
+    return made_vmdk(disk, identity)
+
+
+def _expect_small_sectors(disk: Image, form: str) -> None:
+    if sector_bytes(disk) != SECTOR_BYTES:
+        raise UnsupportedError(
+            f"{form}: expected a disk with sectors of {SECTOR_BYTES} bytes, got larger ones"
+        )
 
 
 def file_system(volume: Image) -> str | None:

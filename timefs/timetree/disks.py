@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from store.image import Image
-from timefs.guest.detect import as_vhd, as_vhdx, decode, has_volumes, references
+from timefs.guest.detect import as_vhd, as_vhdx, as_vmdk, decode, has_volumes, references
 from timefs.guest.disktree import (
     group_folder,
     has_physical_volumes,
@@ -29,13 +29,15 @@ class Form(Enum):
     """The disk as a VHDX file, made on read."""
     VHD = b".vhd"
     """The disk as a fixed VHD file, made on read."""
+    VMDK = b".vmdk"
+    """The disk as a sparse VMDK file, made on read."""
     PARTITIONS = b".d"
     """A folder of all its partitions."""
     VOLUME = b""
     """The guest's volume itself, as a folder."""
 
 
-FILE_FORMS: Final = (Form.RAW, Form.VHDX, Form.VHD)
+FILE_FORMS: Final = (Form.RAW, Form.VHDX, Form.VHD, Form.VMDK)
 """Those that are files; the others are folders."""
 
 
@@ -48,6 +50,8 @@ class DiskParsers(NamedTuple):
     """`Form.VHDX` of a decoded disk, as a file; the bytes given make its identifiers."""
     as_vhd: Callable[[Image, bytes], Image]
     """`Form.VHD`, likewise."""
+    as_vmdk: Callable[[Image, bytes], Image]
+    """`Form.VMDK`, likewise."""
     references: Callable[[Image], Sequence[str]]
     """The names of files of the same instant that the disk in a container directly stands on."""
     has_volumes: Callable[[Image, Find], bool]
@@ -67,6 +71,7 @@ GUEST_DISKS: Final = DiskParsers(
     decode=decode,
     as_vhdx=as_vhdx,
     as_vhd=as_vhd,
+    as_vmdk=as_vmdk,
     references=references,
     has_volumes=has_volumes,
     volume_folder=volume_folder,

@@ -152,7 +152,9 @@ class Opened:
         if form is Form.RAW:
             return disk
         identity = self.disk_identity(captured)
-        make = self._parsers.as_vhdx if form is Form.VHDX else self._parsers.as_vhd
+        parsers = self._parsers
+        makers = {Form.VHDX: parsers.as_vhdx, Form.VHD: parsers.as_vhd, Form.VMDK: parsers.as_vmdk}
+        make = makers[form]
         return self._disks.made(identity + b"\0" + form.name.encode(), lambda: make(disk, identity))
 
     def nature(self, captured: Captured) -> Nature:

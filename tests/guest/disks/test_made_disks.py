@@ -1,4 +1,4 @@
-"""Disks presented as VHDX and VHD, through a real mount, to QEMU's own readers."""
+"""Disks presented as VHDX, VHD and VMDK, through a real mount, to QEMU's own readers."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from store.image import BytesImage, DescriptorImage, Extent, ExtentKind, Image
 from tests.guest.disks import vhdx_writer
 from tests.guest.disks.qemu import MIB, agree, create, need, opened, run, scribble
 from tests.timetree.memory_history import MemoryHistory
-from timefs.guest.detect import as_vhd, as_vhdx, decode, sector_bytes
+from timefs.guest.detect import as_vhd, as_vhdx, as_vmdk, decode, sector_bytes
 from timefs.guest.vhd_made import geometry
 from timefs.mount.mounting import mounted
 from timefs.times import SECOND_NS
@@ -84,11 +84,12 @@ def shown(tmp_path: Path) -> Generator[tuple[Path, Path]]:
 def test_qemu_reads_the_presented_disk(shown: tuple[Path, Path], name: str, kind: str):
     disks, instant = shown
     source = disks / f"{name}-{kind}.{kind}"
-    for suffix, form in (("vhdx", "vhdx"), ("vhd", "vpc")):
+    for suffix, form in (("vhdx", "vhdx"), ("vhd", "vpc"), ("vmdk", "vmdk")):
         path = instant / f"{name}-{kind}.{suffix}"
         assert f"({SIZES[name]} bytes)" in run("qemu-img", "info", "-f", form, path)
         run("qemu-img", "compare", "-f", form, "-F", kind, path, source)
-    run("qemu-img", "check", "-f", "vhdx", instant / f"{name}-{kind}.vhdx")
+    for form in ("vhdx", "vmdk"):
+        run("qemu-img", "check", "-f", form, instant / f"{name}-{kind}.{form}")
 
 
 @pytest.mark.system
@@ -118,7 +119,7 @@ def test_we_read_what_we_made(size: int):
     chance = random.Random(size)
     content = chance.randbytes(min(size, 5000)) + bytes(max(size - 5000, 0))
     whole = content.ljust(-(-size // 512) * 512, b"\0")
-    for made in (as_vhdx, as_vhd):
+    for made in (as_vhdx, as_vhd, as_vmdk):
         file = made(BytesImage(content), b"one")
         agree(decode(file), whole, chance, 20)
         assert file.read(0, 6 * MIB) == made(BytesImage(content), b"one").read(0, 6 * MIB)
@@ -134,9 +135,18 @@ def test_a_huge_disk_is_presented_by_arithmetic(size: int):
     assert disk.read(size // 2, 100) == bytes(100)
 
 
-def test_a_disk_too_large_for_a_vhd_says_so():
+def test_a_vmdk_counts_sectors_to_the_end_of_its_tables():
+    size = (2 << 40) - (1 << 30)
+    disk = decode(as_vmdk(Blank(size, b"the end"), b"huge"))
+    assert disk.size == size
+    assert disk.read(size - 7, 100) == b"the end"
+
+
+def test_a_disk_too_large_for_a_vhd_or_a_vmdk_says_so():
     with pytest.raises(UnsupportedError, match="at most"):
         as_vhd(Blank(3 << 40, b""), b"huge")
+    with pytest.raises(UnsupportedError, match="less than"):
+        as_vmdk(Blank(2 << 40, b""), b"huge")
 
 
 def test_sectors_of_4096_bytes_are_kept(tmp_path: Path):
