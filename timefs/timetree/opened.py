@@ -22,8 +22,8 @@ from timefs.tree import Folder, Node
 IMAGES_MAX: Final = 64
 DISKS_MAX: Final = 32
 GUESTS_MAX: Final = 32
-GUEST_NODES_MAX: Final = 4096
-"""Of each volume that is open."""
+GUEST_NODES_MAX: Final = 16384
+"""Of each volume that is open, about 180 bytes each: as many as somebody copies at a time."""
 
 NATURES_MAX: Final = 16384
 
