@@ -5,31 +5,39 @@ bounded cache of parsed pages. Used by the repository. Stateless reads, thread-s
 """
 
 import threading
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from store.errors import DamagedError
 from store.image import Extent, ExtentKind, Image
 from store.packs import PackReader
 from store.row import BLOCK_BYTES, blocks_of
-from store.run import LOST_WRITER, PAGE_BYTES, Run, Runs
+from store.run import LOST_WRITER, PAGE_BYTES, RECORD, Run, Runs
 
-RUNS_MAX: Final = 1 << 16
-"""Runs of parsed pages kept by all snapshots together, about 500 bytes each; a page counts 16."""
+RUNS_MAX: Final = 1 << 19
+"""Runs of parsed pages kept by all snapshots together, 45 bytes each; a page counts 16."""
+
+ROW_AT: Final = RECORD.size - 5 * 4
+"""From here on a run says where its row lies, how long it is, and its check."""
 
 
 class ParsedPage(NamedTuple):
     """A page's runs, ready to be looked up."""
 
-    starts: list[int]
-    runs: list[Any]
-    """Tuples with the fields of store.run.Run."""
+    starts: "array[int]"
+    runs: bytes
+    """Each as `RECORD` unpacks it."""
     proven: bytearray
     """Per run, 1 once its check has been proved."""
-    proven_rows: set[tuple[int, int, int, int, int]]
-    """Where proved rows lie, with length and check: many runs of a page are pieces of one row."""
+    proven_rows: set[bytes]
+    """The ends of runs, from `ROW_AT` on, whose rows were proved and have further pieces."""
+
+    def run(self, index: int) -> tuple[int, ...]:
+        """The fields of store.run.Run."""
+        return RECORD.unpack_from(self.runs, index * RECORD.size)
 
 
 class PageCache:
@@ -50,7 +58,8 @@ class PageCache:
                 self._pages.move_to_end(key)
                 return parsed
         runs = self._load(writer, file, page, position)
-        parsed = ParsedPage(runs["offset"].tolist(), runs.tolist(), bytearray(runs.size), set())
+        starts = array("I", runs["offset"].tobytes())
+        parsed = ParsedPage(starts, runs.tobytes(), bytearray(runs.size), set())
         with self._lock:
             if key not in self._pages:
                 self._pages[key] = parsed
@@ -61,7 +70,7 @@ class PageCache:
 
 
 def _weight(page: ParsedPage) -> int:
-    return len(page.runs) + 16
+    return len(page.starts) + 16
 
 
 class Snapshot(Image):
@@ -108,10 +117,9 @@ class Snapshot(Image):
         at = start
         index = max(0, bisect_right(page.starts, at) - 1)
         while at < end:
-            if index >= len(page.runs):
+            if index >= len(page.starts):
                 raise DamagedError(f"no row covers byte {at} of its page; run `timefs check`")
-            run = page.runs[index]
-            _, offset, length, skip, _, writer, number, slot, _ = run
+            _, offset, length, skip, _, writer, number, slot, _ = page.run(index)
             stop = min(offset + length, end)
             if not offset <= at < stop:
                 raise DamagedError(f"no row covers byte {at} of its page; run `timefs check`")
@@ -127,16 +135,17 @@ class Snapshot(Image):
             index += 1
 
     def _prove(self, page: ParsedPage, index: int) -> None:
-        run = Run(*page.runs[index])
+        run = Run(*page.run(index))
         if run.writer == LOST_WRITER:
             raise DamagedError("the pack that held these bytes is lost; run `timefs check`")
         if run.skip + run.length > run.row_length:
             raise DamagedError("index: a run is longer than its row; run `timefs rebuild`")
-        row = (run.writer, run.number, run.slot, run.row_length, run.check)
+        row = page.runs[index * RECORD.size + ROW_AT : (index + 1) * RECORD.size]
         if row not in page.proven_rows:
             blocks = blocks_of(run.row_length)
             self._reader.prove(run.writer, run.number, run.slot, blocks, run.check)
-            page.proven_rows.add(row)
+            if run.length < run.row_length:
+                page.proven_rows.add(row)
         page.proven[index] = 1
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
@@ -152,8 +161,8 @@ class Snapshot(Image):
     def _page_extents(self, page: ParsedPage, base: int, start: int, stop: int) -> Iterator[Extent]:
         """Zeros as such; all else, damage included, as data of this image."""
         at = start
-        for index in range(max(0, bisect_right(page.starts, start) - 1), len(page.runs)):
-            _, offset, length, _, _, writer, *_ = page.runs[index]
+        for index in range(max(0, bisect_right(page.starts, start) - 1), len(page.starts)):
+            _, offset, length, _, _, writer, *_ = page.run(index)
             first, last = max(offset, at), min(offset + length, stop)
             if first >= last or writer:
                 continue

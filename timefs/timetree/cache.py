@@ -37,8 +37,9 @@ class Cache(Generic[K, V]):
         """Keep `value`, unless one is kept already; answers the one that is kept."""
         with self._lock:
             kept = self._values.setdefault(key, value)
-            self._values.move_to_end(key)
-            while len(self._values) > self._entries_max:
+            if kept is not value:
+                self._values.move_to_end(key)
+            elif len(self._values) > self._entries_max:
                 self._values.popitem(last=False)
             return kept
 
