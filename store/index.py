@@ -19,7 +19,9 @@ from typing import Any, Final, NamedTuple
 from store.errors import DamagedError, NotFoundError, TimefsError
 from store.index_error import (
     OPEN_ROOM_BYTES,
+    SQLITE_ERRORS,
     WRITE_ROOM_BYTES,
+    SQLiteError,
     boot_id,
     index_error,
     need_room,
@@ -73,7 +75,7 @@ class Index:
         try:
             with closing(self._connect()) as connection:
                 self._prepare(connection)
-        except sqlite3.DatabaseError as error:
+        except SQLITE_ERRORS as error:
             if not isinstance(self._error(error), DamagedError):
                 raise self._error(error) from error
             log.warning("index %s: %s; making it again from the packs", self._path, error)
@@ -89,7 +91,7 @@ class Index:
 
     def _replace(self) -> None:
         """A new file for one that SQLite cannot read, unless somebody was faster."""
-        with suppress(sqlite3.DatabaseError), closing(self._connect()) as connection:
+        with suppress(*SQLITE_ERRORS), closing(self._connect()) as connection:
             self._prepare(connection)
             return
         self._unlink()
@@ -162,9 +164,7 @@ class Index:
         source = other._connection  # noqa: SLF001  # an index as this one
         try:
             source.backup(self._connection)
-        except (
-            sqlite3.DatabaseError
-        ) as error:  # so damaged that SQLite cannot even replace its pages
+        except SQLITE_ERRORS as error:  # so damaged that SQLite cannot even replace its pages
             if not isinstance(self._error(error), DamagedError):
                 raise self._error(error) from error
             self._unlink()
@@ -183,7 +183,7 @@ class Index:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
+        except SQLITE_ERRORS as error:
             raise self._error(error) from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -231,7 +231,7 @@ class Index:
         """
         try:
             return self._connection.execute(question, values).fetchall()
-        except sqlite3.DatabaseError as error:
+        except SQLITE_ERRORS as error:
             raise self._error(error) from error
 
     def each(self, question: str) -> Iterator[Any]:
@@ -242,10 +242,10 @@ class Index:
         """
         try:
             yield from self._connection.execute(question)
-        except sqlite3.DatabaseError as error:
+        except SQLITE_ERRORS as error:
             raise self._error(error) from error
 
-    def _error(self, error: sqlite3.DatabaseError) -> TimefsError:
+    def _error(self, error: SQLiteError) -> TimefsError:
         return index_error(self._path, error)
 
     @contextmanager
@@ -266,7 +266,7 @@ class Index:
         """The runs of a page of a file at a position, by offset, without overlap."""
         try:
             return page_runs(self._connection, writer, file, page, at)
-        except sqlite3.DatabaseError as error:
+        except SQLITE_ERRORS as error:
             raise self._error(error) from error
 
     def writers(self) -> Sequence[WriterState]:

@@ -10,6 +10,11 @@ from typing import Final
 
 from store.errors import BusyError, DamagedError, FullError, TimefsError
 
+SQLITE_ERRORS: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""The second where SQLite's message quotes a damaged schema and Python cannot decode it."""
+
+SQLiteError = sqlite3.DatabaseError | UnicodeDecodeError
+
 WRITE_ROOM_BYTES: Final = 8 << 20
 """Room that a change of the index needs at least."""
 
@@ -26,7 +31,7 @@ _PLACE: Final = (
 _ELSEWHERE: Final = "name another place with --cache DIR"
 
 
-def index_error(path: Path, error: sqlite3.DatabaseError) -> TimefsError:
+def index_error(path: Path, error: SQLiteError) -> TimefsError:
     """What SQLite says, as one of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     text = f"index {path}: {error}"
