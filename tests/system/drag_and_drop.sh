@@ -8,6 +8,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 pictures=${1:-}
+[ -z "$pictures" ] || mkdir -p "$pictures"
 work=$(mktemp -d "${TMPDIR:-/tmp}/timefs-drag.XXXXXX")
 mount=/mnt/history
 home=/home/anna # what the pictures show; the files in it are the user daemon's
