@@ -138,7 +138,7 @@ def settings_at(state: Path, rights: str) -> Settings:
 def shared(work: Path, rights: str) -> Generator[Server]:
     """Our share, in a process of its own."""
     settings = settings_at(work / "ours", rights)
-    options = [f"--state={settings.state}", f"--port={settings.port}", f"--rights={rights}"]
+    options = [f"--state={settings.state}", f"--port={settings.port}", f"--acl={rights}"]
     command = [*TIMEFS, "-r", str(work / "repo"), "share", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=10_000, help="small files of the tree")
     parser.add_argument("--megabytes", type=int, default=256, help="of the large file")
-    parser.add_argument("--rights", choices=["guest", "share"], default="share")
+    parser.add_argument("--acl", choices=["guest", "share"], default="share")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name).resolve()
@@ -224,8 +224,8 @@ def main() -> None:
         ours: list[dict[str, Cost]] = []
         peers: list[dict[str, Cost]] = []
         with (
-            shared(work, arguments.rights) as share,
-            served(work, source, arguments.rights) as peer,
+            shared(work, arguments.acl) as share,
+            served(work, source, arguments.acl) as peer,
         ):
             for round_number in range(arguments.rounds + 1):
                 fresh = {"a thousand names, never opened": unopened(share, round_number)}

@@ -26,7 +26,7 @@ class ShareConfig:
     """Addresses of this server on which the share answers; `0.0.0.0` and `::` are all."""
     port: int = 445
     """Windows can use no other."""
-    rights: str = "guest"
+    acl: str = "guest"
     """Whose rights decide: the `guest`'s own, or everybody's who may use the `share`."""
     users: tuple[str, ...] = ()
     """Who may use the share, `@` before a group; nobody named: all that have a password."""
@@ -73,7 +73,7 @@ def read_config(path: Path | None) -> Config:
         if value is not None and not Path(value).is_absolute():
             raise UsageError(f"{wanted}: {key}: expected an absolute path, got {value!r}")
     _one_of(config.names, ("colons", "windows"), f"{wanted}: names")
-    _one_of(shared.rights, ("guest", "share"), f"{wanted}: share: rights")
+    _one_of(shared.acl, ("guest", "share"), f"{wanted}: share: acl")
     if config.frame_cache_mib < 1:
         raise UsageError(f"{wanted}: frame_cache_mib: expected at least 1")
     if shared.port not in range(1, 1 << 16):

@@ -65,7 +65,7 @@ def site() -> Generator[Site]:
             ("127.0.0.1",), port, Rights.SHARE, (), (ADMINISTRATOR,), state, state / "mount"
         )
         (folder / "timefs.toml").write_text(
-            f'repo = "{folder / "repo"}"\n[share]\nport = {port}\nrights = "share"\n'
+            f'repo = "{folder / "repo"}"\n[share]\nport = {port}\nacl = "share"\n'
             f'state = "{state}"\nadministrators = ["{ADMINISTRATOR}"]\n'
         )
         site = Site(folder, settings)
@@ -196,7 +196,7 @@ def test_an_smbd_of_the_operators_own_serves_the_shares_by_including_them(
         ('[share]\naddress = "127.0.0.1"', "expected a list of strings"),
         ("[share]\nport = 0", "expected 1 to 65535"),
         ('[share]\nport = "445"', "expected int"),
-        ('[share]\nrights = "all"', "expected guest or share"),
+        ('[share]\nacl = "all"', "expected guest or share"),
         ("share = 1", "expected a table"),
     ],
 )

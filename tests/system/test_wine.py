@@ -166,7 +166,7 @@ def wine() -> Generator[Wine]:
         folder.chmod(0o755)
         captured(folder)
         state = folder / "state"
-        share = command(folder, "share", "--mount-only", "--rights", "share", "--state", str(state))
+        share = command(folder, "share", "--mount-only", "--acl", "share", "--state", str(state))
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
         with subprocess.Popen(
             share, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True

@@ -22,7 +22,7 @@ class Chosen(NamedTuple):
 
     addresses: tuple[str, ...] = ()
     port: int | None = None
-    rights: str | None = None
+    acl: str | None = None
     state: str | None = None
 
     def settings(self, session: Session) -> Settings:
@@ -32,7 +32,7 @@ class Chosen(NamedTuple):
         return Settings(
             self.addresses or config.address,
             self.port or config.port,
-            Rights(self.rights or config.rights),
+            Rights(self.acl or config.acl),
             config.users,
             config.administrators,
             folder,
@@ -44,7 +44,7 @@ class Chosen(NamedTuple):
 @click.option("--address", multiple=True, metavar="IP", help="Where to answer; 0.0.0.0 is all.")
 @click.option("--port", type=click.IntRange(1, 65535), help="445; Windows can use no other.")
 @click.option(
-    "--rights",
+    "--acl",
     type=click.Choice([rights.value for rights in Rights]),
     help="guest: as in the guest; share: whoever is let in reads everything.",
 )
@@ -55,7 +55,7 @@ def share(
     session: Session,
     address: tuple[str, ...],
     port: int | None,
-    rights: str | None,
+    acl: str | None,
     state: str | None,
     mount_only: bool,
 ) -> None:
@@ -70,7 +70,7 @@ def share(
       timefs share --address 192.168.1.5
     """
     context = click.get_current_context()
-    context.obj = Chosen(address, port, rights, state)
+    context.obj = Chosen(address, port, acl, state)
     if context.invoked_subcommand is None:
         settings = context.obj.settings(session)
         sys.exit(_serve(session, settings, with_samba=not mount_only))

@@ -123,7 +123,7 @@ def _alone(settings: Settings, *, with_samba: bool) -> Generator[None]:
                     "addresses": list(settings.addresses),
                     "port": settings.port if with_samba else None,
                     "mountpoint": str(settings.mountpoint),
-                    "rights": settings.rights.value,
+                    "acl": settings.rights.value,
                 }
             )
         )
