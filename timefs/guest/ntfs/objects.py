@@ -49,6 +49,7 @@ class ObjectIds:
         entry = self._indexes.of(EXTEND_NUMBER).find(_FOLDER)
         if entry is None:
             return None
+        if not entry.reference & NUMBER_MASK:
+            raise CorruptError("$Extend: expected $ObjId to have a record of its own, got $MFT's")
         file = self._table.file(entry.reference)
-        assert entry.reference & NUMBER_MASK
         return View(file, _VIEW, self._table.geometry.cluster_bytes)
