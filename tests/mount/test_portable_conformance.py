@@ -1,8 +1,9 @@
-"""The portable adapter, through mfusepy and the libfuse that is here."""
+"""The portable adapter, through mfusepy, or another binding, and the libfuse that is here."""
 
 import subprocess
 import sys
 from contextlib import AbstractContextManager
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -16,19 +17,25 @@ from timefs.mount.portable import mounted_portably
 from timefs.tree import Folder
 
 
+def need_binding() -> None:
+    """Any of those that the adapter takes will do."""
+    if not any(util.find_spec(name.partition(".")[0]) for name in portable.BINDINGS):
+        pytest.skip("not installed: mfusepy, fusepy or refuse")
+
+
 class TestPortable(FileSystemConformance):
     tells_holes = False
     knows_open_files_without_names = False
 
     @classmethod
     def show(cls, root: Folder, mountpoint: Path) -> AbstractContextManager[object]:
-        pytest.importorskip("mfusepy")
+        need_binding()
         return mounted_portably(root, mountpoint)
 
 
 @pytest.mark.system
 def test_a_signal_ends_it_and_leaves_no_mount(tmp_path: Path):
-    pytest.importorskip("mfusepy")
+    need_binding()
     point = tmp_path.resolve() / "mount"
     (tmp_path / "repository").mkdir()
     point.mkdir()
