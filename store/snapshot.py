@@ -18,7 +18,8 @@ from store.row import BLOCK_BYTES, blocks_of
 from store.run import LOST_WRITER, PAGE_BYTES, RECORD, Run, Runs
 
 RUNS_MAX: Final = 1 << 19
-"""Runs of parsed pages kept by all snapshots together, 45 bytes each; a page counts 16."""
+"""Runs of parsed pages kept by all snapshots together; a page counts 16. A run takes 45 bytes, and
+100 more where it was proved as the first piece of a row that was cut."""
 
 ROW_AT: Final = RECORD.size - 5 * 4
 """From here on a run says where its row lies, how long it is, and its check."""
