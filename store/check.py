@@ -317,5 +317,18 @@ def _hurt_line(machine: str, name: str, instants: list[Instant]) -> str:
 
 
 def check(repository: Repository, *, deep: bool, progress: Callable[[int], None]) -> Report:
-    """Check a repository; `progress` is told pack bytes as they are done."""
+    """Check a repository; `progress` is told pack bytes as they are done.
+
+    If the index is damaged, another one, made for the occasion, tells what the packs say.
+    """
+    try:
+        repository.index.follow(repository.reader)
+        repository.index.prove()
+    except DamagedError as error:
+        with tempfile.TemporaryDirectory(prefix="timefs-check-") as folder:
+            again = Repository(repository.root, Path(folder), repository.clock)
+            report = Check(again, deep=deep, progress=progress).run()
+            again.close()
+        finding = Finding(True, str(error), [])
+        return report._replace(findings=[finding, *report.findings])
     return Check(repository, deep=deep, progress=progress).run()

@@ -9,26 +9,20 @@ import fcntl
 import logging
 import os
 import shutil
-import sqlite3
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import apsw
+
 from store.errors import DamagedError, NotFoundError, TimefsError
-from store.index_error import (
-    OPEN_ROOM_BYTES,
-    SQLITE_ERRORS,
-    WRITE_ROOM_BYTES,
-    SQLiteError,
-    boot_id,
-    index_error,
-    need_room,
-)
-from store.index_follow import Follower, WriterState, passed
+from store.index_error import OPEN_ROOM_BYTES, WRITE_ROOM_BYTES, boot_id, index_error, need_room
+from store.index_file import Connection, ForeignError, Value, connect
+from store.index_follow import WRITERS, Follower, WriterState, passed, writer_state
 from store.index_pages import page_runs
-from store.index_schema import INDEX_FORMAT, SCHEMA, decode_name
+from store.index_schema import INDEX_FORMAT, SCHEMA
 from store.pack import pack_name
 from store.packs import PackReader
 from store.run import Runs
@@ -38,14 +32,11 @@ log = logging.getLogger(__name__)
 DIGEST_MAPS: Final = "digests"
 """Folder of the digest maps beside the index: they stand on it and go with it."""
 
-SQLITE_CACHE_KIB: Final = 16 << 10
-BUSY_SECONDS: Final = 60
-
 
 class _Opened(NamedTuple):
     """A connection and the device and number of the file that it has open."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     file: tuple[int, int] | None
 
 
@@ -75,10 +66,11 @@ class Index:
         try:
             with closing(self._connect()) as connection:
                 self._prepare(connection)
-        except SQLITE_ERRORS as error:
+        except apsw.Error as error:
             if not isinstance(self._error(error), DamagedError):
                 raise self._error(error) from error
-            log.warning("index %s: %s; making it again from the packs", self._path, error)
+            if not isinstance(error, ForeignError):
+                log.warning("index %s: %s; making it again from the packs", self._path, error)
             with self._alone():
                 self._replace()
 
@@ -91,7 +83,7 @@ class Index:
 
     def _replace(self) -> None:
         """A new file for one that SQLite cannot read, unless somebody was faster."""
-        with suppress(*SQLITE_ERRORS), closing(self._connect()) as connection:
+        with suppress(apsw.Error), closing(self._connect()) as connection:
             self._prepare(connection)
             return
         self._unlink()
@@ -103,40 +95,49 @@ class Index:
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: Connection) -> None:
         """Empty tables, unless those of this format and repository are there."""
         if self._is_ours(connection):
             self._check_once(connection)
             return
-        connection.execute("BEGIN IMMEDIATE")
+        connection.change("BEGIN IMMEDIATE")
         if not self._is_ours(connection):
             self._empty(connection)
-        connection.execute("COMMIT")
+        connection.change("COMMIT")
 
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
-        row = found and connection.execute("SELECT format, repository FROM meta").fetchone()
+    def _is_ours(self, connection: Connection) -> bool:
+        found = connection.row("SELECT 1 FROM sqlite_master WHERE name = 'meta'")
+        row = found and connection.row("SELECT format, repository FROM meta")
         return row == (INDEX_FORMAT, self._repository)
 
-    def _check_once(self, connection: sqlite3.Connection) -> None:
+    def _check_once(self, connection: Connection) -> None:
         """A power cut may have torn it: after a start of the system it is read through once."""
-        [(boot,)] = connection.execute("SELECT boot FROM meta").fetchall()
+        [(boot,)] = connection.rows("SELECT boot FROM meta")
         self._proven = boot == boot_id()
         if not self._proven:
-            [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+            _read_through(connection)
 
-    def _empty(self, connection: sqlite3.Connection) -> None:
+    def _empty(self, connection: Connection) -> None:
         """Replace all tables by empty ones, inside the caller's SQLite transaction."""
-        present = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        for (table,) in present.fetchall():
-            connection.execute(f'DROP TABLE "{table}"')
+        present = connection.rows("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in present:
+            connection.change(f'DROP TABLE "{table}"')
         for statement in SCHEMA.split(";"):
-            connection.execute(statement)
+            connection.change(statement)
         values = (INDEX_FORMAT, self._repository, boot_id())
-        connection.execute("INSERT INTO meta VALUES (?, ?, ?)", values)
+        connection.change("INSERT INTO meta VALUES (?, ?, ?)", *values)
         self._proven = True
+
+    def prove(self) -> None:
+        """Read all of it.
+
+        Raises:
+            DamagedError: something in it is not what was written there.
+        """
+        try:
+            _read_through(self._connection)
+        except apsw.Error as error:
+            raise self._error(error) from error
 
     def rebuild(self, reader: PackReader) -> None:
         """Make the index again beside this one, then put it in its place in one step.
@@ -163,43 +164,40 @@ class Index:
         """Become what another index is."""
         source = other._connection  # noqa: SLF001  # an index as this one
         try:
-            source.backup(self._connection)
-        except SQLITE_ERRORS as error:  # so damaged that SQLite cannot even replace its pages
+            self._copy(source)
+        except apsw.Error as error:  # so damaged that SQLite cannot even replace its pages
             if not isinstance(self._error(error), DamagedError):
                 raise self._error(error) from error
             self._unlink()
-            source.backup(self._connection)
+            self._copy(source)
+
+    def _copy(self, source: Connection) -> None:
+        with self._connection.backup("main", source, "main") as backup:
+            backup.step()
 
     @contextmanager
-    def _changing(self) -> Generator[sqlite3.Connection]:
+    def _changing(self) -> Generator[Connection]:
         """One SQLite transaction, all or nothing."""
         connection = self._connection
         need_room(self._path, WRITE_ROOM_BYTES)
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.change("BEGIN IMMEDIATE")
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                connection.change("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
-        except SQLITE_ERRORS as error:
+            connection.change("COMMIT")
+        except apsw.Error as error:
             raise self._error(error) from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         if not self._path.with_name(f"{self._path.name}-shm").exists():
             need_room(self._path, OPEN_ROOM_BYTES)
-        connection = sqlite3.connect(
-            self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        connection.text_factory = decode_name
-        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
+        return connect(self._path)
 
     @property
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> Connection:
         """This thread's connection to the file that has the index's name now."""
         opened: _Opened | None = getattr(self._local, "opened", None)
         if opened is None or opened.file != self._file():
@@ -220,18 +218,19 @@ class Index:
         """Let go of this thread's connection."""
         opened: _Opened | None = getattr(self._local, "opened", None)
         if opened is not None:
-            opened.connection.close()
             self._local.opened = None
+            with suppress(apsw.Error):  # it writes the log back: what fails now, opening it meets
+                opened.connection.close()
 
-    def ask(self, question: str, *values: int | str | bytes) -> list[Any]:
+    def ask(self, question: str, *values: Value) -> list[Any]:
         """Rows of a SELECT.
 
         Raises:
             DamagedError: the index is damaged.
         """
         try:
-            return self._connection.execute(question, values).fetchall()
-        except SQLITE_ERRORS as error:
+            return self._connection.rows(question, *values)
+        except apsw.Error as error:
             raise self._error(error) from error
 
     def each(self, question: str) -> Iterator[Any]:
@@ -241,11 +240,11 @@ class Index:
             DamagedError: the index is damaged.
         """
         try:
-            yield from self._connection.execute(question)
-        except SQLITE_ERRORS as error:
+            yield from self._connection.each(question)
+        except apsw.Error as error:
             raise self._error(error) from error
 
-    def _error(self, error: SQLiteError) -> TimefsError:
+    def _error(self, error: apsw.Error) -> TimefsError:
         return index_error(self._path, error)
 
     @contextmanager
@@ -260,27 +259,23 @@ class Index:
             self.ask("SELECT 1 FROM meta LIMIT 1")  # the first question fixes the state
             yield
         finally:
-            self.ask("COMMIT")
+            self.ask("ROLLBACK")  # there is nothing to keep, and damage that was met forbids COMMIT
 
     def page(self, writer: int, file: int, page: int, at: int) -> Runs:
         """The runs of a page of a file at a position, by offset, without overlap."""
         try:
             return page_runs(self._connection, writer, file, page, at)
-        except SQLITE_ERRORS as error:
+        except apsw.Error as error:
             raise self._error(error) from error
 
     def writers(self) -> Sequence[WriterState]:
         """Every writer followed so far."""
-        rows = self.ask("SELECT writer, machine, next_number, epoch, position FROM writers")
-        return [WriterState(*row) for row in rows]
+        return [writer_state(row) for row in self.ask(WRITERS)]
 
     def writer(self, number: int) -> WriterState | None:
         """One writer, if it has been seen."""
-        rows = self.ask(
-            "SELECT writer, machine, next_number, epoch, position FROM writers WHERE writer = ?",
-            number,
-        )
-        return WriterState(*rows[0]) if rows else None
+        rows = self.ask(f"{WRITERS} WHERE writer = ?", number)
+        return writer_state(rows[0]) if rows else None
 
     def newest_epoch(self, writer: int) -> int:
         """The newest epoch that any pack of a writer has, or may have had if it is lost."""
@@ -316,7 +311,7 @@ class Index:
         """
         if all(self.agrees(reader, state.writer) for state in self.writers()):
             with self._changing() as connection:
-                connection.execute("UPDATE meta SET boot = ?", (boot_id(),))
+                connection.change("UPDATE meta SET boot = ?", boot_id())
             self._proven = True
             return
         log.warning(
@@ -355,3 +350,9 @@ class Index:
         """Take in the writer's packs up to the end of the next transaction, all or nothing."""
         with self._changing() as connection:
             Follower(connection, reader, writer).run()
+
+
+def _read_through(connection: Connection) -> None:
+    [(verdict,)] = connection.rows("PRAGMA quick_check(1)")
+    if verdict != "ok":
+        raise apsw.CorruptError(verdict.splitlines()[-1])

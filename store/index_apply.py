@@ -5,13 +5,13 @@ written whole again, and what a lost pack leaves behind. Used by store.index ins
 transaction; no threads.
 """
 
-import sqlite3
 from collections import defaultdict
 from typing import Final
 
 import numpy as np
 
 from store.errors import DamagedError
+from store.index_file import Connection
 from store.index_pages import PageKey, page_runs, stored_checksum
 from store.index_schema import EventKind, encode_name
 from store.pack import PackReference, Statement, pack_name
@@ -44,7 +44,7 @@ PageGroups = defaultdict[tuple[int, int], list[Run]]
 class TransactionApplier:
     """Applies one transaction's statements, in order, to an open SQLite transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, writer: int, epoch: int) -> None:
+    def __init__(self, connection: Connection, writer: int, epoch: int) -> None:
         self._connection = connection
         self._writer = writer
         self._epoch = epoch
@@ -65,9 +65,9 @@ class TransactionApplier:
         first, end = whole_pages(piece)
         edges = [piece]
         if piece.run.writer == 0 and end > first:
-            self._connection.execute(
+            self._connection.change(
                 "INSERT INTO spans VALUES (?, ?, ?, ?, ?, 0)",
-                (self._writer, piece.file, piece.run.position, first, end),
+                *(self._writer, piece.file, piece.run.position, first, end),
             )
             edges = [
                 piece._replace(end=first * PAGE_BYTES),
@@ -84,7 +84,7 @@ class TransactionApplier:
             first, last = runs[0].position, runs[-1].position
             key = PageKey(self._writer, file, page, last)
             entries.append((*key, 0, first, blob, stored_checksum(key, blob)))
-        self._connection.executemany("INSERT INTO pages VALUES (?,?,?,?,?,?,?,?)", entries)
+        self._connection.change_many("INSERT INTO pages VALUES (?,?,?,?,?,?,?,?)", entries)
         self._touched.update(groups)
 
     def _write_events(self, number: int, statement: Statement) -> list[int]:
@@ -95,9 +95,9 @@ class TransactionApplier:
         for kind, flags, file, offset, _, sequence, time_ns, *_ in events:
             at = position(self._epoch, sequence)
             if kind == RowKind.INSTANT:
-                self._connection.execute(
+                self._connection.change(
                     "INSERT OR REPLACE INTO instants VALUES (?, ?, ?, ?)",
-                    (self._writer, at, time_ns, flags & INSTANT_FUZZY),
+                    *(self._writer, at, time_ns, flags & INSTANT_FUZZY),
                 )
             elif kind in _EVENTS:
                 named = kind == RowKind.FILE
@@ -113,8 +113,8 @@ class TransactionApplier:
                 if self._is_known(event):
                     restated.append(sequence)
                 else:
-                    self._connection.execute(
-                        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))", event
+                    self._connection.change(
+                        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", *event
                     )
             else:
                 raise DamagedError(
@@ -129,11 +129,11 @@ class TransactionApplier:
         writer, file, _, kind, _, value, name = event
         if kind == EventKind.DROP:
             return False
-        newest = self._connection.execute(
-            "SELECT kind = ? AND value = ? AND name IS CAST(? AS TEXT) FROM events"
+        newest = self._connection.row(
+            "SELECT kind = ? AND value = ? AND name IS ? FROM events"
             " WHERE writer = ? AND file = ? AND kind IN (?, ?, ?) ORDER BY position DESC LIMIT 1",
-            (kind, value, name, writer, file, kind, EventKind.DROP, EventKind.LOST),
-        ).fetchone()
+            *(kind, value, name, writer, file, kind, EventKind.DROP, EventKind.LOST),
+        )
         return newest is not None and bool(newest[0])
 
     def _write_changes(self, statement: Statement, restated: list[int]) -> None:
@@ -144,15 +144,13 @@ class TransactionApplier:
         rows = rows[(rows["kind"] <= RowKind.RESIZE) & ~np.isin(rows["sequence"], restated)]
         for file in np.unique(rows["file"]).tolist():
             own = rows[rows["file"] == file]
-            self._connection.execute(
+            self._connection.change(
                 "INSERT INTO changes VALUES (?, ?, ?, ?, ?)",
-                (
-                    self._writer,
-                    file,
-                    position(self._epoch, int(own["sequence"].max())),
-                    position(self._epoch, int(own["sequence"].min())),
-                    int(own["time_ns"].max()),
-                ),
+                self._writer,
+                file,
+                position(self._epoch, int(own["sequence"].max())),
+                position(self._epoch, int(own["sequence"].min())),
+                int(own["time_ns"].max()),
             )
 
     def finish(self) -> None:
@@ -162,51 +160,49 @@ class TransactionApplier:
                 runs = page_runs(self._connection, self._writer, file, page, self.position)
                 blob = runs.tobytes()
                 key = PageKey(self._writer, file, page, self.position)
-                self._connection.execute(
+                self._connection.change(
                     "INSERT INTO pages VALUES (?,?,?,?,1,?,?,?)",
-                    (*key, self.position, blob, stored_checksum(key, blob)),
+                    *(*key, self.position, blob, stored_checksum(key, blob)),
                 )
 
     def _too_long(self, file: int, page: int) -> bool:
         key = (self._writer, file, page)
-        base = self._connection.execute(
+        base = self._connection.row(
             "SELECT position, length(runs) FROM pages WHERE writer = ? AND file = ? AND page = ?"
             " AND whole = 1 ORDER BY position DESC LIMIT 1",
-            key,
-        ).fetchone() or (-1, 0)
-        entries, size = self._connection.execute(
+            *key,
+        ) or (-1, 0)
+        entries, size = self._connection.row(
             "SELECT count(*), coalesce(sum(length(runs)), 0) FROM pages"
             " WHERE writer = ? AND file = ? AND page = ? AND whole = 0 AND position > ?",
-            (*key, base[0]),
-        ).fetchone()
+            *(*key, base[0]),
+        )
         enough = max(DELTA_RUNS_MIN * RUN.itemsize, base[1])
         return entries > 1 and (entries > DELTAS_MAX or size > enough)
 
 
-def apply_loss(connection: sqlite3.Connection, writer: int, at: int) -> None:
+def apply_loss(connection: Connection, writer: int, at: int) -> None:
     """A pack of the writer is lost: from `at` on nothing is known of its files until rewritten."""
-    files = connection.execute(
-        "SELECT DISTINCT file FROM events WHERE writer = ?", (writer,)
-    ).fetchall()
+    files = connection.rows("SELECT DISTINCT file FROM events WHERE writer = ?", writer)
     for (file,) in files:
-        connection.execute(
+        connection.change(
             "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, 0, ?, 1)",
-            (writer, file, at, END_OF_PAGES),
+            *(writer, file, at, END_OF_PAGES),
         )
-        connection.execute(
+        connection.change(
             "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, 0, 0, NULL)",
-            (writer, file, at, EventKind.LOST),
+            *(writer, file, at, EventKind.LOST),
         )
-        connection.execute(
-            "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, 0)", (writer, file, at, at)
+        connection.change(
+            "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, 0)", writer, file, at, at
         )
 
 
-def write_samples(connection: sqlite3.Connection, writer: int, number: int, digests: bytes) -> None:
+def write_samples(connection: Connection, writer: int, number: int, digests: bytes) -> None:
     """Remember one in 16 of a pack's digests for the duplicate search."""
     words = np.frombuffer(digests, "<i8").reshape(-1, DIGEST_BYTES // 8)[:, 0]
     chosen = words[(words & SAMPLE_MASK) == 0].tolist()
-    connection.executemany(
+    connection.change_many(
         "INSERT OR IGNORE INTO samples VALUES (?, ?, ?)",
         [(prefix, writer, number) for prefix in chosen],
     )

@@ -4,16 +4,12 @@ Defined here and only here. Used by store.index. Thread-safe.
 """
 
 import os
-import sqlite3
 from pathlib import Path
 from typing import Final
 
+import apsw
+
 from store.errors import BusyError, DamagedError, FullError, TimefsError
-
-SQLITE_ERRORS: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""The second where SQLite's message quotes a damaged schema and Python cannot decode it."""
-
-SQLiteError = sqlite3.DatabaseError | UnicodeDecodeError
 
 WRITE_ROOM_BYTES: Final = 8 << 20
 """Room that a change of the index needs at least."""
@@ -21,25 +17,18 @@ WRITE_ROOM_BYTES: Final = 8 << 20
 OPEN_ROOM_BYTES: Final = 1 << 20
 """Room that opening it needs when no other process has it open."""
 
-_PLACE: Final = (
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOLFS,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-)
+_PLACE: Final = (apsw.CantOpenError, apsw.IOError, apsw.PermissionsError, apsw.ReadOnlyError)
 _ELSEWHERE: Final = "name another place with --cache DIR"
 
 
-def index_error(path: Path, error: SQLiteError) -> TimefsError:
+def index_error(path: Path, error: apsw.Error) -> TimefsError:
     """What SQLite says, as one of ours."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     text = f"index {path}: {error}"
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _full(path)):
+    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and _full(path)):
         return FullError(f"{text}; free space there, or {_ELSEWHERE}")
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
         return BusyError(f"{text}: another process is writing it; try again")
-    if code in _PLACE:
+    if isinstance(error, _PLACE):
         return TimefsError(f"{text}; {_ELSEWHERE}")
     return DamagedError(f"{text}; run `timefs rebuild` to make it again from the packs")
 

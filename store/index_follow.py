@@ -6,14 +6,14 @@ function of the packs: an index that followed along equals one made at once.
 """
 
 import logging
-import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from store.errors import DamagedError, NotFoundError
 from store.index_apply import TransactionApplier, apply_loss, write_samples
-from store.index_schema import encode_name
+from store.index_file import Connection
+from store.index_schema import decode_name, encode_name
 from store.pack import pack_name
 from store.packs import Footer, PackReader, frame_table
 from store.row import epoch_of
@@ -33,6 +33,15 @@ class WriterState(NamedTuple):
     """Of the newest row of a complete transaction."""
 
 
+WRITERS: Final = "SELECT writer, machine, next_number, epoch, position FROM writers"
+
+
+def writer_state(row: tuple[int, bytes, int, int, int]) -> WriterState:
+    """A writer's state from its row in the index."""
+    writer, machine, *rest = row
+    return WriterState(writer, decode_name(machine), *rest)
+
+
 def passed(numbers: Sequence[int], number: int) -> bool:
     """Whether the sorted numbers go beyond one."""
     return bool(numbers) and numbers[-1] > number
@@ -41,15 +50,12 @@ def passed(numbers: Sequence[int], number: int) -> bool:
 class Follower:
     """One step of following a writer, inside a SQLite transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, reader: PackReader, writer: int) -> None:
+    def __init__(self, connection: Connection, reader: PackReader, writer: int) -> None:
         self._connection = connection
         self._reader = reader
         self._writer = writer
-        row = connection.execute(
-            "SELECT writer, machine, next_number, epoch, position FROM writers WHERE writer = ?",
-            (writer,),
-        ).fetchone()
-        self._state = WriterState(*row) if row else WriterState(writer, "", 0, 0, 0)
+        row = connection.row(f"{WRITERS} WHERE writer = ?", writer)
+        self._state = writer_state(row) if row else WriterState(writer, "", 0, 0, 0)
 
     def run(self) -> None:
         """Take in packs up to the end of the next transaction, or as far as there are any."""
@@ -72,24 +78,25 @@ class Follower:
                         break
             except (DamagedError, NotFoundError) as error:
                 self._lose(number, str(error))
-        self._connection.execute(
-            "INSERT OR REPLACE INTO writers VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
-            self._state._replace(machine=encode_name(self._state.machine)),
+        writer, machine, *rest = self._state
+        self._connection.change(
+            "INSERT OR REPLACE INTO writers VALUES (?, ?, ?, ?, ?)",
+            *(writer, encode_name(machine), *rest),
         )
 
     @contextmanager
     def _all_or_nothing(self) -> Generator[None]:
         """A pack that proves damaged leaves nothing of itself or its transaction."""
         before = self._state
-        self._connection.execute("SAVEPOINT pack")
+        self._connection.change("SAVEPOINT pack")
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK TO pack")
+            self._connection.change("ROLLBACK TO pack")
             self._state = before
             raise
         finally:
-            self._connection.execute("RELEASE pack")
+            self._connection.change("RELEASE pack")
 
     def _record(self, number: int, footer: Footer) -> None:
         envelope = footer.envelope
@@ -97,19 +104,17 @@ class Follower:
             machine = self._reader.statement(footer).names[0]
             self._state = self._state._replace(machine=machine)
         blocks = frame_table(footer).first_slots[-1]
-        self._connection.execute(
+        self._connection.change(
             "INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._writer,
-                number,
-                envelope.epoch,
-                envelope.transaction,
-                envelope.part,
-                int(envelope.last),
-                blocks,
-                envelope.total_bytes,
-                0,
-            ),
+            self._writer,
+            number,
+            envelope.epoch,
+            envelope.transaction,
+            envelope.part,
+            int(envelope.last),
+            blocks,
+            envelope.total_bytes,
+            0,
         )
         digests = self._reader.whole_digests(self._writer, number)
         write_samples(self._connection, self._writer, number, digests)
@@ -121,10 +126,10 @@ class Follower:
         envelope = footer.envelope
         if envelope.epoch < self._state.epoch:
             return
-        parts = self._connection.execute(
+        parts = self._connection.rows(
             "SELECT number FROM packs WHERE writer = ? AND trans = ? ORDER BY number",
-            (self._writer, envelope.transaction),
-        ).fetchall()
+            *(self._writer, envelope.transaction),
+        )
         applier = TransactionApplier(self._connection, self._writer, envelope.epoch)
         previous = parts[0][0]
         for (number,) in parts:
@@ -142,17 +147,17 @@ class Follower:
                 f"{epoch_of(self._state.position)}, got epoch {envelope.epoch} again"
             )
         applier.finish()
-        self._connection.execute(
+        self._connection.change(
             "UPDATE packs SET position = ? WHERE writer = ? AND trans = ?",
-            (applier.position, self._writer, envelope.transaction),
+            *(applier.position, self._writer, envelope.transaction),
         )
         self._state = self._state._replace(position=applier.position)
 
     def _lost_between(self, first: int, last: int) -> bool:
-        found = self._connection.execute(
+        found = self._connection.row(
             "SELECT 1 FROM lost WHERE writer = ? AND number > ? AND number < ?",
-            (self._writer, first, last),
-        ).fetchone()
+            *(self._writer, first, last),
+        )
         return found is not None
 
     def _lose(self, number: int, reason: str) -> None:
@@ -163,12 +168,12 @@ class Follower:
         at = self._state.position + 1
         apply_loss(self._connection, self._writer, at)
         epoch = self._state.epoch
-        (newest,) = self._connection.execute(
-            "SELECT max(epoch) FROM lost WHERE writer = ?", (self._writer,)
-        ).fetchone()
-        self._connection.execute(
+        (newest,) = self._connection.row(
+            "SELECT max(epoch) FROM lost WHERE writer = ?", self._writer
+        )
+        self._connection.change(
             "INSERT OR REPLACE INTO lost VALUES (?, ?, ?, ?, ?)",
-            (self._writer, number, at, max(epoch, newest or 0) + 1, reason),
+            *(self._writer, number, at, max(epoch, newest or 0) + 1, reason),
         )
         log.warning("%s; run `timefs check` to see what it hurts", reason)
         self._state = self._state._replace(next_number=number + 1)

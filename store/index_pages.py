@@ -4,13 +4,13 @@ Defined here and only here: how a page's whole state, its changes and spans beco
 store.index (answers) and store.index_apply (merging). Pure questions to one SQLite connection.
 """
 
-import sqlite3
 from typing import NamedTuple
 
 import numpy as np
 
 from store.digest import checksum
 from store.errors import DamagedError
+from store.index_file import Connection
 from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs, paint
 
 
@@ -29,34 +29,34 @@ def stored_checksum(key: PageKey, runs: bytes) -> int:
     return int.from_bytes(whole.to_bytes(8, "little"), "little", signed=True)
 
 
-def page_runs(connection: sqlite3.Connection, writer: int, file: int, page: int, at: int) -> Runs:
+def page_runs(connection: Connection, writer: int, file: int, page: int, at: int) -> Runs:
     """The runs of a page at a position, by offset, without overlap; gaps were never written.
 
     Raises:
         DamagedError: what the index holds of the page is not what was put there.
     """
     parts: list[Runs] = []
-    base = connection.execute(
+    base = connection.row(
         "SELECT position, runs, checksum FROM pages WHERE writer = ? AND file = ? AND page = ?"
         " AND whole = 1 AND position <= ? ORDER BY position DESC LIMIT 1",
-        (writer, file, page, at),
-    ).fetchone()
-    span = connection.execute(
+        *(writer, file, page, at),
+    )
+    span = connection.row(
         "SELECT position, lost FROM spans WHERE writer = ? AND file = ? AND position <= ?"
         " AND first_page <= ? AND end_page > ? ORDER BY position DESC LIMIT 1",
-        (writer, file, at, page, page),
-    ).fetchone()
+        *(writer, file, at, page, page),
+    )
     since = base[0] if base else -1
     if span and span[0] > since:
         since = span[0]
         parts.append(_span_runs(since, bool(span[1])))
     elif base:
         parts.append(parse_page(PageKey(writer, file, page, base[0]), base[1], base[2]))
-    deltas = connection.execute(
+    deltas = connection.rows(
         "SELECT position, runs, checksum FROM pages WHERE writer = ? AND file = ? AND page = ?"
         " AND whole = 0 AND position > ? AND first_position <= ? ORDER BY position",
-        (writer, file, page, since, at),
-    ).fetchall()
+        *(writer, file, page, since, at),
+    )
     for last, blob, expected in deltas:
         runs = parse_page(PageKey(writer, file, page, last), blob, expected)
         parts.append(runs[(runs["position"] > since) & (runs["position"] <= at)])

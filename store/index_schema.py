@@ -1,14 +1,14 @@
 """The index's tables. Derived, private to one machine, and free to change with `INDEX_FORMAT`.
 
-Names need not be UTF-8: SQLite is handed their bytes by CAST(? AS TEXT). Used by store.index and
-store.index_apply. Positions are those of store.row; blobs of runs are arrays of store.run.RUN with
-a checksum beside them.
+Names need not be UTF-8: they are kept as bytes. Used by store.index and store.index_apply.
+Positions are those of store.row; blobs of runs are arrays of store.run.RUN with a checksum beside
+them.
 """
 
 from enum import IntEnum
 from typing import Final
 
-INDEX_FORMAT: Final = 5
+INDEX_FORMAT: Final = 6
 
 
 class EventKind(IntEnum):
@@ -22,19 +22,19 @@ class EventKind(IntEnum):
 
 
 def encode_name(name: str) -> bytes:
-    """A name as SQLite is handed it."""
+    """A name as the index keeps it."""
     return name.encode(errors="surrogateescape")
 
 
 def decode_name(stored: bytes) -> str:
-    """A name as SQLite hands it back."""
+    """A name that the index kept."""
     return stored.decode(errors="surrogateescape")
 
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (format INTEGER, repository BLOB, boot TEXT);
 CREATE TABLE IF NOT EXISTS writers (
-    writer INTEGER PRIMARY KEY, machine TEXT, next_number INTEGER, epoch INTEGER,
+    writer INTEGER PRIMARY KEY, machine BLOB, next_number INTEGER, epoch INTEGER,
     position INTEGER);
 CREATE TABLE IF NOT EXISTS packs (
     writer INTEGER, number INTEGER, epoch INTEGER, trans BLOB, part INTEGER, last INTEGER,
@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS instants (
     PRIMARY KEY (writer, time_ns)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
     writer INTEGER, file INTEGER, position INTEGER, kind INTEGER, time_ns INTEGER,
-    value INTEGER, name TEXT,
+    value INTEGER, name BLOB,
     PRIMARY KEY (writer, file, position, kind)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS changes (
     writer INTEGER, file INTEGER, last_position INTEGER, first_position INTEGER, time_ns INTEGER,

@@ -25,7 +25,7 @@ from store.errors import DamagedError, ExistsError, NotFoundError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from store.index import DIGEST_MAPS, Index
-from store.index_schema import EventKind, encode_name
+from store.index_schema import EventKind, decode_name, encode_name
 from store.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.packs import CACHE_BYTES, PackReader
 from store.row import BLOCK_BYTES, ROW, blocks_of, epoch_of, position, sequence_of
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 NEWEST_PACKS: Final = 64
 """A machine's newest packs, probed for duplicates one digest at a time."""
 
-BY_MACHINE: Final = "SELECT writer FROM writers WHERE machine = CAST(? AS TEXT)"
+BY_MACHINE: Final = "SELECT writer FROM writers WHERE machine = ?"
 
 FILE_KINDS: Final = [FileKind.CONTAINER, FileKind.DISK]
 """A kind's number in a pack is its place here."""
@@ -111,7 +111,7 @@ class Repository(History):
         rows = self.index.ask(
             "SELECT machine FROM writers WHERE writer IN (SELECT writer FROM instants)"
         )
-        return sorted(machine for (machine,) in rows)
+        return sorted(decode_name(machine) for (machine,) in rows)
 
     def _writer(self, machine: str) -> int:
         rows = self.index.ask(BY_MACHINE, encode_name(machine))
@@ -193,7 +193,7 @@ class Repository(History):
         names: dict[int, tuple[str, int]] = {}
         for file, kind, value, name in rows:
             if kind == EventKind.FILE:
-                names[file] = (name, value)
+                names[file] = (decode_name(name), value)
             elif kind == EventKind.RESIZE:
                 sizes[file] = value
             elif kind == EventKind.LOST:
@@ -219,7 +219,9 @@ class Repository(History):
             writer,
             EventKind.FILE,
         )
-        return {file: (name, value) for file, name, value, _ in rows if file not in known}
+        return {
+            file: (decode_name(name), value) for file, name, value, _ in rows if file not in known
+        }
 
     def _file_state(
         self, instant: Instant, at: int, file: int, name: str, kind: int, size: int
@@ -347,7 +349,7 @@ class Repository(History):
         for file, kind, value, name, at in rows:
             old = known.get(file) or KnownFile("", file, FileKind.CONTAINER, 0, 0, dropped=True)
             if kind == EventKind.FILE:
-                old = old._replace(name=name, kind=FILE_KINDS[value], dropped=False)
+                old = old._replace(name=decode_name(name), kind=FILE_KINDS[value], dropped=False)
             elif kind == EventKind.RESIZE:
                 old = old._replace(size=value)
             elif kind == EventKind.LOST:

@@ -4,8 +4,8 @@ import json
 import random
 import re
 import shutil
-import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from store.check import Finding, Report, check
 from store.description import create_repository
 from store.errors import DamagedError
 from store.history import Instant
+from store.index_file import connect
 from store.index_pages import PageKey, stored_checksum
 from store.pack import ENVELOPE, parse_envelope
 from store.repository import Repository
@@ -390,9 +391,8 @@ Runs = np.ndarray[tuple[int], np.dtype[np.void]]
 
 def pages(history: History) -> dict[PageKey, Runs]:
     (path,) = (history.folder / "cache").glob("*/index.sqlite")
-    with sqlite3.connect(path) as connection:
-        rows = connection.execute("SELECT writer, file, page, position, runs FROM pages").fetchall()
-    connection.close()
+    with closing(connect(path)) as connection:
+        rows = connection.rows("SELECT writer, file, page, position, runs FROM pages")
     return {PageKey(*key): np.frombuffer(runs, RUN).copy() for *key, runs in rows}
 
 
@@ -400,12 +400,11 @@ def put_page(history: History, key: PageKey, runs: Runs, right: bool) -> None:
     (path,) = (history.folder / "cache").glob("*/index.sqlite")
     blob = runs.tobytes()
     where = "WHERE writer = ? AND file = ? AND page = ? AND position = ?"
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"UPDATE pages SET runs = ? {where}", (blob, *key))
+    with closing(connect(path)) as connection:
+        connection.change(f"UPDATE pages SET runs = ? {where}", blob, *key)
         if right:
             expected = stored_checksum(key, blob)
-            connection.execute(f"UPDATE pages SET checksum = ? {where}", (expected, *key))
-    connection.close()
+            connection.change(f"UPDATE pages SET checksum = ? {where}", expected, *key)
 
 
 @pytest.mark.parametrize("right_checksum", [False, True])
@@ -437,12 +436,11 @@ def test_two_whole_pages_swapped_in_the_index_are_noticed(history: History):
     (first, first_runs), (second, second_runs) = list(pages(history).items())[:2]
     (path,) = (history.folder / "cache").glob("*/index.sqlite")
     swap = "UPDATE pages SET runs = ?, checksum = ? WHERE position = ? AND file = ? AND writer = ?"
-    with sqlite3.connect(path) as connection:
+    with closing(connect(path)) as connection:
         for key, other, runs in ((first, second, second_runs), (second, first, first_runs)):
             blob = runs.tobytes()
             values = (blob, stored_checksum(other, blob), key.position, key.file, key.writer)
-            connection.execute(swap, values)
-    connection.close()
+            connection.change(swap, *values)
     assert history.read().failed
     assert history.check(deep=False).damaged
 

@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from store.check import tables
 from store.description import create_repository
 from store.errors import TimefsError
+from store.index_file import connect
 from store.repository import Repository
 from tests.store.history import write_instants
 
@@ -136,11 +136,10 @@ repository.index.rebuild(reader)
 
 def test_an_index_of_another_format_is_made_again(repository: Repository):
     expected = dump(repository)
-    with sqlite3.connect(index_file(repository)) as connection:
-        connection.execute("UPDATE meta SET format = 0")
-        connection.execute("DROP TABLE pages")
-        connection.execute("CREATE TABLE pages (something INTEGER)")
-    connection.close()
+    with closing(connect(index_file(repository))) as connection:
+        connection.change("UPDATE meta SET format = 0")
+        connection.change("DROP TABLE pages")
+        connection.change("CREATE TABLE pages (something INTEGER)")
     again = Repository(repository.root, repository.cache.parent)
     assert contents(again) == CONTENTS
     assert dump(again) == expected
@@ -161,24 +160,6 @@ def test_a_file_that_is_no_index_is_replaced_or_said(repository: Repository, wha
     again = Repository(repository.root, repository.cache.parent)
     assert contents(again) == CONTENTS
     assert dump(again) == expected
-
-
-def test_whatever_is_damaged_in_the_index_a_rebuild_mends(repository: Repository, soak: bool):
-    expected = dump(repository)
-    repository.close()
-    whole = index_file(repository).read_bytes()
-    step = 101 if soak else 4999
-    for at in range(0, len(whole), step):
-        damaged = bytearray(whole)
-        damaged[at] ^= 1 << at % 8
-        index_file(repository).write_bytes(damaged)
-        again = Repository(repository.root, repository.cache.parent)
-        with suppress(TimefsError):
-            assert contents(again) == CONTENTS
-        again.index.rebuild(again.reader)
-        assert contents(again) == CONTENTS
-        assert dump(again) == expected
-        again.close()
 
 
 def test_machines_are_found_though_a_writer_before_them_is_gone(repository: Repository):

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ from store import index as index_module
 from store.check import check
 from store.description import create_repository
 from store.errors import DamagedError
+from store.index_file import connect
 from store.pack import pack_name
 from store.repository import Repository
 from tests.store.history import write_instants
@@ -124,9 +126,8 @@ def test_an_index_torn_anywhere_is_made_again_after_a_reboot(
         assert not findings, (page, kind, findings)
         repository.close()
         file = (place.cache / repository.id / "index.sqlite").resolve()
-        with sqlite3.connect(file) as connection:
-            connection.execute("UPDATE meta SET boot = 'before'")
-        connection.close()
+        with closing(connect(file)) as connection:
+            connection.change("UPDATE meta SET boot = 'before'")
     left = sorted(path.name for path in (place.cache / repository.id).iterdir())
     assert len(left) <= 4, left
 
