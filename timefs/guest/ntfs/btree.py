@@ -11,12 +11,15 @@ import struct
 from functools import cached_property
 from typing import Final
 
-from store.errors import CorruptError
+from store.errors import CorruptError, TimefsError
 from store.image import Image, read_exactly
 from timefs.guest.ntfs.record import INDEX_ALLOCATION, INDEX_ROOT, STRIDE_BYTES, mend
 from timefs.guest.ntfs.table import FileRecord
 
 BLOCK_BYTES_MAX: Final = 64 << 10
+
+PIECE_BYTES: Final = 32 << 10
+"""Blocks are read in pieces of this size, as neighbours are wanted together; one is kept."""
 
 ROOT_HEADER: Final = 16
 BLOCK_HEADER: Final = 24
@@ -56,6 +59,8 @@ class Tree:
         self._unit_bytes = cluster_bytes if cluster_bytes <= block_bytes else STRIDE_BYTES
         self._file = file
         self._name = name
+        self._held = (-1, b"")
+        """The piece that was read last, and its number."""
 
     @cached_property
     def blocks(self) -> Image:
@@ -70,12 +75,26 @@ class Tree:
         """
         where = f"{self.where}: block {cluster}"
         place = cluster * self._unit_bytes
-        data = bytearray(read_exactly(self.blocks, place, self._block_bytes, where))
+        data = bytearray(self._stored(place))
+        if len(data) != self._block_bytes:
+            data[:] = read_exactly(self.blocks, place, self._block_bytes, where)
         mend(data, b"INDX", where)
         own = _CLUSTER.unpack_from(data, 16)[0]
         if own != cluster:
             raise CorruptError(f"{where}: it says it is block {own}")
         return bytes(data)
+
+    def _stored(self, place: int) -> bytes:
+        """The block at a place, less of it where it has to be read apart from its neighbours."""
+        number, at = divmod(place, PIECE_BYTES)
+        held, piece = self._held
+        if held != number:
+            try:
+                piece = self.blocks.read(number * PIECE_BYTES, PIECE_BYTES)
+            except TimefsError:
+                return b""  # a neighbour's bytes cannot be had: its own perhaps can
+            self._held = (number, piece)
+        return piece[at : at + self._block_bytes]
 
 
 def scan_node(data: bytes, header: int, where: str) -> tuple[list[tuple[int, int]], list[int]]:

@@ -179,8 +179,8 @@ class Index:
             yield node, low, high
             if any(child != NO_CHILD for child in node.children):
                 keys = [low, *node.keys(self._indexes.collation), high]
-                bounds = zip(node.children, keys, keys[1:], strict=False)
-                nodes += [bound for bound in bounds if bound[0] != NO_CHILD]
+                bounds = list(zip(node.children, keys, keys[1:], strict=False))
+                nodes += [bound for bound in reversed(bounds) if bound[0] != NO_CHILD]
             if not nodes:
                 return
             cluster, low, high = nodes.pop()

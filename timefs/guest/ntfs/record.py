@@ -106,12 +106,13 @@ def mend(data: bytearray, magic: bytes, where: str) -> None:
     if count != strides + 1 or start + 2 * count > len(data) or start < 8:
         raise CorruptError(f"{where}: expected {strides + 1} fix-ups, got {count} at {start}")
     words = data[start : start + 2 * count]
-    check = words[:2]
-    for stride in range(1, count):
-        end = stride * STRIDE_BYTES
-        if data[end - 2 : end] != check:
+    for byte in (0, 1):
+        ends = slice(STRIDE_BYTES - 2 + byte, None, STRIDE_BYTES)
+        check, found = words[byte : byte + 1] * strides, data[ends]
+        if found != check:
+            stride = next(at for at in range(strides) if found[at] != check[at]) + 1
             raise CorruptError(f"{where}: torn: its part {stride} is of another write")
-        data[end - 2 : end] = words[2 * stride : 2 * stride + 2]
+        data[ends] = words[2 + byte :: 2]
 
 
 def parse_record(data: bytearray, number: int) -> Record:

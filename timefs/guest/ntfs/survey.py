@@ -48,30 +48,70 @@ Truths = NDArray[np.bool_]
 
 
 class _Fields:
-    """Little-endian fields at many places of one buffer. Places are bytes."""
+    """Little-endian fields at many places of one buffer; what lies beyond its end is zero."""
 
     def __init__(self, records: NDArray[np.uint8]) -> None:
-        """A place in all rows but the last may be followed by any field."""
-        self._bytes = records.reshape(-1)
-        self._last = len(self._bytes) - records.shape[1]
-        self._halves = self._bytes.view("<u2")
-        self._words = self._bytes.view("<u4")
-        self._longs = self._bytes.view("<i8")
+        """`records` end with a row of zeros."""
+        self.record_bytes = records.shape[1]
+        flat = records.reshape(-1)
+        self._bytes = flat
+        self._halves = flat.view("<u2")
+        self._longs = flat.view("<i8")
 
     def u8(self, at: Numbers) -> Numbers:
-        return self._bytes[np.minimum(at, self._last)].astype(np.int64)
+        return self._bytes.take(at, mode="clip").astype(np.int64)
 
     def u16(self, at: Numbers) -> Numbers:
-        return self._halves[np.minimum(at, self._last) >> 1].astype(np.int64)
+        return self._halves.take(at >> 1, mode="clip").astype(np.int64)
 
     def put_u16(self, at: Numbers, values: Numbers) -> None:
         self._halves[at >> 1] = values
 
-    def u32(self, at: Numbers) -> Numbers:
-        return self._words[np.minimum(at, self._last) >> 2].astype(np.int64)
+    def structures(self, at: Numbers, kind: np.dtype[np.void]) -> NDArray[np.void]:
+        """One of a kind at each place, which is a multiple of eight bytes."""
+        longs = (at >> 3)[:, None] + np.arange(kind.itemsize >> 3)
+        return self._longs.take(longs, mode="clip").view(kind)[:, 0]
 
-    def i64(self, at: Numbers) -> Numbers:
-        return self._longs[np.minimum(at, self._last) >> 3]
+
+def _kind(itemsize: int, fields: dict[str, tuple[str, int]]) -> np.dtype[np.void]:
+    """A structure: for each field its type and where it is."""
+    formats = [form for form, _ in fields.values()]
+    offsets = [offset for _, offset in fields.values()]
+    return np.dtype(
+        {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": itemsize}
+    )
+
+
+_HEADER: Final = _kind(
+    40,
+    {
+        "magic": ("<u4", 0), "fixups_at": ("<u2", 4), "fixups": ("<u2", 6),
+        "sequence": ("<u2", 16), "links": ("<u2", 18), "start": ("<u2", 20), "flags": ("<u2", 22),
+        "used": ("<u4", 24), "base": ("<i8", 32),
+    },
+)  # fmt: skip
+"""A record up to its first attribute."""
+
+_ATTRIBUTE: Final = _kind(
+    72,
+    {
+        "kind": ("<u4", 0), "length": ("<u4", 4), "outside": ("u1", 8), "name_units": ("u1", 9),
+        "name_at": ("<u2", 10), "resident_size": ("<u4", 16), "value_at": ("<u2", 20),
+        "first": ("<i8", 16), "last": ("<i8", 24), "pairs_at": ("<u2", 32), "unit": ("<u2", 34),
+        "allocated": ("<i8", 40), "size": ("<i8", 48), "initialized": ("<i8", 56),
+        "packed": ("<i8", 64),
+    },
+)  # fmt: skip
+"""An attribute's header, as if it had each field that attributes have."""
+
+_STANDARD: Final = _kind(
+    40,
+    {
+        "created": ("<i8", 0), "modified": ("<i8", 8), "changed": ("<i8", 16),
+        "accessed": ("<i8", 24), "flags": ("<u4", 32),
+    },
+)  # fmt: skip
+"""A standard information."""
 
 
 class _Seen:
@@ -93,105 +133,117 @@ def survey(table: Table, entries: Sequence[IndexEntry]) -> list[Attributes | Non
     references = np.array([entry.reference for entry in entries], np.uint64)
     listed_flags = np.array([entry.flags for entry in entries], np.int64)
     is_folder = listed_flags & FLAG_FOLDER != 0
-    content, usual = table.raw_records((references & NUMBER_MASK).astype(np.int64))
+    content, rows, usual = table.raw_records((references & NUMBER_MASK).astype(np.int64))
     usual &= listed_flags & FLAG_REPARSE == 0
     fields = _Fields(content)
-    record_bytes = content.shape[1]
-    starts = np.arange(len(entries)) * record_bytes
-    usual &= _mend(fields, starts, record_bytes)
-    sequence, links = fields.u16(starts + 16), fields.u16(starts + 18)
-    expected = (references >> np.uint64(48)).astype(np.int64)
-    usual &= (expected == 0) | (expected == sequence)
-    flags = fields.u16(starts + 22)
+    starts = rows * fields.record_bytes
+    headers = fields.structures(starts, _HEADER)
+    usual &= _mend(fields, starts, headers)
+    expected = references >> np.uint64(48)
+    usual &= (expected == 0) | (expected == headers["sequence"])
+    flags = headers["flags"]
     usual &= flags & _IN_USE != 0
     usual &= (flags & _FOLDER != 0) == is_folder
-    usual &= fields.i64(starts + 32) == 0
+    usual &= headers["base"] == 0
     seen = _Seen(usual)
-    _walk(fields, starts, record_bytes, seen)
+    _walk(fields, starts, headers, seen)
     geometry = table.geometry
     seen.usual &= seen.standard_at != 0
     seen.usual &= seen.has_data | is_folder
     seen.usual &= is_folder | (seen.allocated <= geometry.clusters * geometry.cluster_bytes)
-    return _answers(fields, seen, is_folder, links)
+    return _answers(fields, seen, is_folder, headers["links"].astype(np.int64))
 
 
-def _mend(fields: _Fields, starts: Numbers, record_bytes: int) -> Truths:
+def _mend(fields: _Fields, starts: Numbers, headers: NDArray[np.void]) -> Truths:
     """Put the words back that the fix-ups keep; answers of which records all parts are whole."""
+    record_bytes = fields.record_bytes
     strides = record_bytes // STRIDE_BYTES
-    array = fields.u16(starts + 4)
-    whole = (fields.u32(starts) == _MAGIC) & (fields.u16(starts + 6) == strides + 1)
+    array = headers["fixups_at"].astype(np.int64)
+    whole = (headers["magic"] == _MAGIC) & (headers["fixups"] == strides + 1)
     whole &= (array >= 8) & (array % 2 == 0) & (array + 2 * (strides + 1) <= record_bytes)
     array = starts + np.where(whole, array, 8)
-    check = fields.u16(array)
-    words = [fields.u16(array + 2 * stride) for stride in range(1, strides + 1)]
-    for stride, word in enumerate(words, 1):
+    words = [fields.u16(array + 2 * stride) for stride in range(strides + 1)]
+    for stride in range(1, strides + 1):
         end = starts + stride * STRIDE_BYTES - 2
-        whole &= fields.u16(end) == check
-        fields.put_u16(end, word)
+        whole &= fields.u16(end) == words[0]
+        fields.put_u16(end, words[stride])
     return whole
 
 
-def _walk(fields: _Fields, starts: Numbers, record_bytes: int, seen: _Seen) -> None:
+def _walk(fields: _Fields, starts: Numbers, headers: NDArray[np.void], seen: _Seen) -> None:
     """Look at the attributes of all records, the first of each, then the second of each."""
-    start, used = fields.u16(starts + 20), fields.u32(starts + 24)
+    start, used = headers["start"].astype(np.int64), headers["used"].astype(np.int64)
+    record_bytes = fields.record_bytes
     seen.usual &= (start % 8 == 0) & (start <= used) & (used <= record_bytes)
     rows = np.flatnonzero(seen.usual)
     at, end = (starts + start)[rows], (starts + used)[rows]
     for _ in range(STEPS_MAX):
-        more = (at + 4 > end) | (fields.u32(at) != _END)
-        rows, at, end = rows[more], at[more], end[more]
-        length = fields.u32(at + 4)
+        met = fields.structures(at, _ATTRIBUTE)
+        length = met["length"].astype(np.int64)
+        ends = (at + 4 <= end) & (met["kind"] == _END)
         fits = (at + _RESIDENT_BYTES <= end) & (length >= _RESIDENT_BYTES) & (length % 8 == 0)
         fits &= at + length <= end
-        seen.usual[rows[~fits]] = False
-        rows, at, end, length = rows[fits], at[fits], end[fits], length[fits]
+        seen.usual[rows[~(fits | ends)]] = False
+        going = fits & ~ends
+        if not going.all():
+            rows, at, end, length = rows[going], at[going], end[going], length[going]
+            met = met[going]
         if not len(rows):
             return
-        seen.usual[rows[~_look(fields, at, length, rows, seen)]] = False
+        seen.usual[rows[~_look(fields, at, met, rows, seen)]] = False
         at = at + length
     seen.usual[rows] = False
 
 
-def _look(fields: _Fields, at: Numbers, length: Numbers, rows: Numbers, seen: _Seen) -> Truths:
+def _look(
+    fields: _Fields, at: Numbers, met: NDArray[np.void], rows: Numbers, seen: _Seen
+) -> Truths:
     """Look at one attribute of each of some records; answers which are ordinary."""
-    kind = fields.u32(at)
-    outside, name_units = fields.u8(at + 8) != 0, fields.u8(at + 9)
+    kind, length = met["kind"], met["length"].astype(np.int64)
+    outside, name_units = met["outside"] != 0, met["name_units"].astype(np.int64)
+    resident_size = met["resident_size"].astype(np.int64)
+    value_at = met["value_at"].astype(np.int64)
     usual = (kind != ATTRIBUTE_LIST) & (kind != REPARSE_POINT)
-    usual &= fields.u16(at + 10) + 2 * name_units <= length
-    resident_size, value_at = fields.u32(at + 16), fields.u16(at + 20)
+    usual &= met["name_at"] + 2 * name_units <= length
     usual &= outside | (value_at + resident_size <= length)
-    size, allocated, sound = _outside(fields, at, length)
-    usual &= ~outside | sound
     value = at + value_at
     unnamed = name_units == 0
 
     standard = unnamed & (kind == STANDARD_INFORMATION) & (seen.standard_at[rows] == 0)
-    usual &= ~standard | (~outside & (resident_size >= _STANDARD_BYTES) & (value % 8 == 0))
-    seen.standard_at[rows[standard]] = value[standard]
+    if standard.any():
+        usual &= ~standard | (~outside & (resident_size >= _STANDARD_BYTES) & (value % 8 == 0))
+        seen.standard_at[rows[standard]] = value[standard]
 
     alias = unnamed & (kind == FILE_NAME) & ~outside & (resident_size >= _NAME_BYTES)
-    alias &= fields.u8(value + _NAME_BYTES - 1) == NAMESPACE_DOS
-    seen.aliases[rows[alias]] += 1
+    if alias.any():
+        alias &= fields.u8(value + _NAME_BYTES - 1) == NAMESPACE_DOS
+        seen.aliases[rows[alias]] += 1
 
+    size, allocated = resident_size, resident_size + 7 & ~7
+    if outside.any():
+        size_outside, allocated_outside, sound = _outside(met, length)
+        usual &= ~outside | sound
+        size = np.where(outside, size_outside, size)
+        allocated = np.where(outside, allocated_outside, allocated)
     data = unnamed & (kind == DATA) & ~seen.has_data[rows]
-    usual &= ~data | ~outside | (fields.i64(at + 16) == 0)
-    seen.size[rows[data]] = np.where(outside, size, resident_size)[data]
-    seen.allocated[rows[data]] = np.where(outside, allocated, resident_size + 7 & ~7)[data]
-    seen.has_data[rows[data]] = True
+    if data.any():
+        usual &= ~data | ~outside | (met["first"] == 0)
+        seen.size[rows[data]] = size[data]
+        seen.allocated[rows[data]] = allocated[data]
+        seen.has_data[rows[data]] = True
     return usual
 
 
-def _outside(fields: _Fields, at: Numbers, length: Numbers) -> tuple[Numbers, Numbers, Truths]:
+def _outside(met: NDArray[np.void], length: Numbers) -> tuple[Numbers, Numbers, Truths]:
     """Size, bytes allocated and soundness of attributes, taken as if they lay in clusters."""
-    first, last = fields.i64(at + 16), fields.i64(at + 24)
-    pairs_at, unit = fields.u16(at + 32), fields.u16(at + 34)
-    allocated, size, initialized = (fields.i64(at + place) for place in (40, 48, 56))
+    first, pairs_at = met["first"], met["pairs_at"]
+    allocated, size, initialized = met["allocated"], met["size"], met["initialized"]
     sound = (length >= _OUTSIDE_BYTES) & (pairs_at >= _OUTSIDE_BYTES) & (pairs_at <= length)
-    sound &= (first >= 0) & (first - 1 <= last)
+    sound &= (first >= 0) & (first - 1 <= met["last"])
     sizes = (initialized >= 0) & (initialized <= size) & (size <= allocated)
     sound &= (first != 0) | sizes
-    packed = (unit != 0) & (first == 0) & (length >= _PACKED_BYTES)
-    allocated = np.where(packed, fields.i64(at + 64), allocated)
+    packed = (met["unit"] != 0) & (first == 0) & (length >= _PACKED_BYTES)
+    allocated = np.where(packed, met["packed"], allocated)
     sound &= ~packed | (allocated >= 0)
     return size, allocated, sound
 
@@ -200,20 +252,18 @@ def _answers(
     fields: _Fields, seen: _Seen, is_folder: Truths, links: Numbers
 ) -> list[Attributes | None]:
     usual = seen.usual
+    standard = fields.structures(seen.standard_at, _STANDARD)
     nanoseconds: list[list[int]] = []
-    for place in (8, 24, 16, 0):  # modified, accessed, changed, created
-        ticks = fields.i64(seen.standard_at + place)
+    for name in ("modified", "accessed", "changed", "created"):
+        ticks = standard[name]
         usual &= (ticks > EPOCH_TICKS - _TICKS_MAX) & (ticks < EPOCH_TICKS + _TICKS_MAX)
         nanoseconds.append(((ticks - EPOCH_TICKS) * 100).tolist())
-    usual &= is_folder | (fields.u32(seen.standard_at + 32) & FLAG_REPARSE == 0)
+    usual &= is_folder | (standard["flags"] & FLAG_REPARSE == 0)
     columns = (
         np.where(is_folder, FOLDER_MODE, FILE_MODE),
         np.where(is_folder, 0, seen.size),
         np.where(is_folder, 0, seen.allocated),
         np.where(is_folder, 1, np.where(links > 1, links - seen.aliases, links)),
     )
-    shown = zip(*(column.tolist() for column in columns), *nanoseconds, strict=True)
-    return [
-        Attributes(*values) if one else None
-        for one, values in zip(usual.tolist(), shown, strict=True)
-    ]
+    shown = map(Attributes, *(column.tolist() for column in columns), *nanoseconds)
+    return [each if one else None for one, each in zip(usual.tolist(), shown, strict=True)]

@@ -34,7 +34,7 @@ BATCHES_MAX: Final = 256
 RECORDS_MAX: Final = 512
 """Batches and parsed records that are kept."""
 
-SKIPPED_MAX: Final = 16
+SKIPPED_MAX: Final = 8
 """Records that are read in vain rather than reading those around them apart."""
 
 LIST_BYTES_MAX: Final = 1 << 20
@@ -151,27 +151,32 @@ class Table:
 
     def raw_records(
         self, numbers: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Many records as they are stored, a row each, and of which the bytes could be had.
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+        """Many records as they are stored, as rows; the row of each, and whether it could be read.
 
-        A row of zeros lies behind them.
+        Rows that nobody asked for may lie between them, and one of zeros lies behind them.
         """
         record_bytes = self.geometry.record_bytes
-        content = np.zeros((len(numbers) + 1, record_bytes), np.uint8)
         there = numbers < self._stream.size // record_bytes
         order = np.argsort(numbers, kind="stable")
         order = order[there[order]]
-        breaks = np.flatnonzero(np.diff(numbers[order]) > SKIPPED_MAX) + 1
-        for rows in np.split(order, breaks) if len(order) else ():
-            first = int(numbers[rows[0]])
-            span = np.empty((int(numbers[rows[-1]]) - first + 1, record_bytes), np.uint8)
+        rows = np.zeros(len(numbers), np.int64)
+        steps = np.diff(numbers[order], prepend=numbers[order[:1]])
+        starts = np.flatnonzero(steps > SKIPPED_MAX)
+        steps[starts] = 1
+        rows[order] = np.cumsum(steps)
+        content = np.empty((int(rows[order[-1:]].sum()) + 2, record_bytes), np.uint8)
+        content[-1] = 0
+        for part in np.split(order, starts):
+            if not len(part):
+                continue
+            span = content[rows[part[0]] : rows[part[-1]] + 1]
             try:
-                self._stream.read_into(first * record_bytes, span.reshape(-1).data)
+                self._stream.read_into(int(numbers[part[0]]) * record_bytes, span.reshape(-1).data)
             except TimefsError:
-                there[rows] = False
-            else:
-                content[rows] = span[numbers[rows] - first]
-        return content, there
+                there[part] = False
+        rows[~there] = len(content) - 1
+        return content, rows, there
 
     def _raw(self, number: int) -> bytearray:
         record_bytes = self.geometry.record_bytes
