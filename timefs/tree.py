@@ -7,11 +7,16 @@ gives them; a guest's UTF-16 names appear as WTF-8.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from store.errors import NotFolderError, TimefsError
 from store.image import Image
+
+PART_ENTRIES: Final = 256
+"""Entries that are handed on at once."""
+
+T = TypeVar("T")
 
 
 class Attributes(NamedTuple):
@@ -63,6 +68,13 @@ class Entry(NamedTuple):
     node: Node
 
 
+Listed = tuple[bytes, Node, Attributes | None]
+"""One name of a folder, its node and that node's attributes.
+
+They are None where the node itself has to be asked, and never of one that may change.
+"""
+
+
 class Folder(Node):
     """A node with names below it."""
 
@@ -78,12 +90,18 @@ class Folder(Node):
     def entries(self) -> Iterable[Entry]:
         """What a listing shows, without `.` and `..`."""
 
-    def entries_with_attributes(self) -> Iterable[tuple[bytes, Node, Attributes | None]]:
-        """The same, each with its node's attributes where many together cost less than each alone.
+    def entries_with_attributes(self) -> Iterable[Sequence[Listed]]:
+        """The same in parts, with attributes where many together cost less than each alone."""
+        return in_parts((name, node, None) for name, node in self.entries())
 
-        They are None where the node itself has to be asked, and never of one that may change.
+    def leaf_again(self, name: bytes, identity: bytes) -> Node:
+        """The node of a leaf below that was given before, by its name and identity.
+
+        Raises:
+            NotFoundError: there is none of that name.
         """
-        return ((name, node, None) for name, node in self.entries())
+        del identity  # for those whom it tells what the name does, and sooner
+        return self.lookup(name)
 
     def shown_identity(self) -> bytes:
         """The identity of the folder whose entries are shown: its own unless it stands for another.
@@ -113,6 +131,21 @@ class Link(Node):
     @abstractmethod
     def target(self) -> bytes:
         """Where it points, as text."""
+
+
+def in_parts(found: Iterable[T], count: int = PART_ENTRIES) -> Iterator[list[T]]:
+    """As many as `count` at once; what was found before an error is given before it is raised."""
+    part: list[T] = []
+    try:
+        for one in found:
+            part.append(one)
+            if len(part) == count:
+                yield part
+                part = []
+    except TimefsError:
+        yield part
+        raise
+    yield part
 
 
 def walk(folder: Folder, path: Iterable[bytes]) -> Node:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from store.errors import CorruptError, UnsupportedError
@@ -112,7 +113,7 @@ def read_everything(
 
 
 def read_folder(folder: Folder, nodes: list[Node]) -> None:
-    for name, node, attributes in folder.entries_with_attributes():
+    for name, node, attributes in chain.from_iterable(folder.entries_with_attributes()):
         assert not {0, 47} & {*name}
         if attributes is not None:
             assert attributes == node.attributes()

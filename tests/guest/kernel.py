@@ -187,6 +187,10 @@ def lookup_agrees(root: Folder) -> None:
         if isinstance(node, Folder):
             for name, child in node.entries():
                 assert node.lookup(name).identity == child.identity
+                if isinstance(child, Leaf):
+                    again = node.leaf_again(name, child.identity)
+                    assert again.identity == child.identity
+                    assert again.attributes() == child.attributes()
             with suppress(TimefsError):
                 node.lookup(b"no such name")
                 raise AssertionError("found what is not there")

@@ -25,12 +25,14 @@ from tests.guest.ntfs.volume import (
     words,
 )
 from tests.timetree.memory_history import MemoryHistory
+from timefs.guest.ntfs.folder import NtfsFolder
 from timefs.mount import mounting
 from timefs.mount.core import FileSystem
 from timefs.mount.fuse.operations import Operations
 from timefs.mount.fuse.protocol import ARGUMENTS, READ_IN, Opcode
 from timefs.times import SECOND_NS
 from timefs.timetree import TimeTree
+from timefs.tree import Folder, Leaf, walk
 
 TEN = 1_714_557_600 * SECOND_NS
 START = 1 << 20
@@ -137,6 +139,26 @@ def test_links_attributes_and_streams_through_the_mount(guest: Path):
     assert os.listxattr(file) == ["user.stream"]
     assert (guest / "packed" / "file:stream").read_bytes() == b"beside"
     assert os.getxattr(guest, "user.timefs.volume_state") == b"clean"
+
+
+def test_a_listed_file_is_read_without_looking_its_name_up(
+    tree: TimeTree, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("timefs.guest.ntfs.folder.TOGETHER_MIN", 1)
+    folder = walk(tree.root, [b"vm1", b"latest", b"disk"])
+    assert isinstance(folder, Folder)
+    listed = {
+        name: (node, attributes)
+        for part in folder.entries_with_attributes()
+        for name, node, attributes in part
+    }
+    size = folder.lookup(b"sparse").attributes().size
+    monkeypatch.setattr(NtfsFolder, "lookup", None)
+    node, attributes = listed[b"sparse"]
+    assert isinstance(node, Leaf)
+    assert attributes == node.attributes()
+    assert node.open().size == size
+    assert node.xattrs().get(b"user.none") is None
 
 
 @pytest.mark.parametrize("name", ["sparse", "packed/file"])

@@ -22,6 +22,9 @@ from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
 STATE_XATTR: Final = b"user.timefs.volume_state"
 LINK_BYTES_MAX: Final = 4096
 
+NUMBER_BYTES: Final = 8
+"""What a node's identity ends with is its inode's number."""
+
 
 class Name(NamedTuple):
     """One name of a folder; `kind` is the type that the folder says, as in st_mode, or 0."""
@@ -105,7 +108,7 @@ class PosixNode(Node):
 
     @property
     def identity(self) -> bytes:
-        return self._parts.identity + self._number.to_bytes(8, "big")
+        return self._parts.identity + self._number.to_bytes(NUMBER_BYTES, "big")
 
     @property
     def _where(self) -> str:
@@ -183,6 +186,12 @@ class PosixFolder(PosixNode, Folder):
         self._enter()
         for name in self._parts.volume.names(self._number):
             yield Entry(name.name, self._node(name))
+
+    def leaf_again(self, name: bytes, identity: bytes) -> Node:
+        own, number = identity[:-NUMBER_BYTES], identity[-NUMBER_BYTES:]
+        if own == self._parts.identity:
+            return PosixFile(self._parts, int.from_bytes(number, "big"), stat.S_IFREG)
+        return self.lookup(name)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         found = dict(super().xattrs())

@@ -12,10 +12,13 @@ from typing import Final, NamedTuple
 
 from timefs.mount.failures import Failures
 from timefs.mount.handles import inode_of
-from timefs.tree import Attributes, Folder, Link, Node
+from timefs.tree import Attributes, Folder, Link, Listed, Node
 
 NAME_BYTES_MAX: Final = 1024
 """A name of 255 UTF-16 units takes up to 765 bytes as WTF-8."""
+
+_LENGTHS: Final = range(1, NAME_BYTES_MAX + 1)
+_DOTS: Final = frozenset({b".", b".."})
 
 
 class Record(NamedTuple):
@@ -74,13 +77,12 @@ class Listing:
 
 
 def _records(folder: Folder, failures: Failures) -> Iterator[Record]:
-    for name, node, at_hand in folder.entries_with_attributes():
-        if not _showable(name):
-            continue
-        frozen = node.frozen  # before the attributes
-        attributes = at_hand or _asked(name, node, failures)
-        type_bits = _type_bits(node) if attributes is None else stat.S_IFMT(attributes.mode)
-        yield Record(name, inode_of(node), type_bits, node, attributes, frozen)
+    for part in folder.entries_with_attributes():
+        for name, node, at_hand in _showable(part):
+            frozen = node.frozen  # before the attributes
+            attributes = at_hand or _asked(name, node, failures)
+            type_bits = _type_bits(node) if attributes is None else stat.S_IFMT(attributes.mode)
+            yield Record(name, inode_of(node), type_bits, node, attributes, frozen)
 
 
 def _asked(name: bytes, node: Node, failures: Failures) -> Attributes | None:
@@ -99,8 +101,17 @@ def _type_bits(node: Node) -> int:
     return stat.S_IFLNK if isinstance(node, Link) else stat.S_IFREG
 
 
-def _showable(name: bytes) -> bool:
-    """Whether a kernel takes this as a name; one it refuses would fail the whole listing."""
+def _showable(part: Sequence[Listed]) -> Sequence[Listed]:
+    """Those with names that a kernel takes; one that it refuses would fail the whole listing."""
+    names = [name for name, _, _ in part]
+    together = b"".join(names)
+    plain = b"/" not in together and b"\0" not in together and _DOTS.isdisjoint(names)
+    if plain and all(map(_LENGTHS.__contains__, map(len, names))):
+        return part
+    return [one for one in part if _is_showable(one[0])]
+
+
+def _is_showable(name: bytes) -> bool:
     if b"/" in name or b"\0" in name:
         return False
-    return 0 < len(name) <= NAME_BYTES_MAX and name not in (b".", b"..")
+    return len(name) in _LENGTHS and name not in _DOTS

@@ -7,7 +7,7 @@ long as the volume does. Its identity, which does not change, proves that the no
 the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from stat import S_IFDIR
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ from store.errors import CorruptError, DeniedError
 from store.image import Image
 from timefs.timetree.disks import Form
 from timefs.timetree.opened import Captured, GroupDisks, Guest, Opened
-from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
+from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Listed, Node
 
 _USER: Final = b"user."
 
@@ -83,10 +83,13 @@ class GuestNode(Node):
 
     def found_again(self, parent: Node) -> Node:
         """The node stood for, below its parent's node."""
-        node = parent.lookup(self._name) if isinstance(parent, Folder) else None
+        node = self._below(parent) if isinstance(parent, Folder) else None
         if node is None or node.identity != self._identity:
             raise CorruptError(f"{self._name!a}: expected the same node as before, got another")
         return node
+
+    def _below(self, parent: Folder) -> Node:
+        return parent.lookup(self._name)
 
 
 def _nothing() -> None:
@@ -116,10 +119,13 @@ class GuestFolder(GuestNode, Folder):
         for name, node in self._folder().entries():
             yield Entry(name, self._stand_in(guest, name, node))
 
-    def entries_with_attributes(self) -> Iterator[tuple[bytes, Node, Attributes | None]]:
+    def entries_with_attributes(self) -> Iterator[Sequence[Listed]]:
         guest = self._place.guest()
-        for name, node, attributes in self._folder().entries_with_attributes():
-            yield name, self._stand_in(guest, name, node), attributes
+        for part in self._folder().entries_with_attributes():
+            yield [
+                (name, self._stand_in(guest, name, node, attributes), attributes)
+                for name, node, attributes in part
+            ]
 
     def _folder(self) -> Folder:
         folder = self._node()
@@ -127,10 +133,15 @@ class GuestFolder(GuestNode, Folder):
             raise CorruptError(f"{self._name!a}: expected a folder as before")
         return folder
 
-    def _stand_in(self, guest: Guest, name: bytes, node: Node) -> Node:
+    def _stand_in(
+        self, guest: Guest, name: bytes, node: Node, attributes: Attributes | None = None
+    ) -> Node:
+        """What stands for a node; a file whose attributes are at hand is not asked soon."""
         identity = node.identity
-        stand_in = _stand_in_kind(type(node))(self._place, self, name, identity)
-        stand_in.remember(guest.nodes.put(identity, node))
+        kind = _stand_in_kind(type(node))
+        stand_in = kind(self._place, self, name, identity)
+        if attributes is None or kind is not GuestFile:
+            stand_in.remember(guest.nodes.put(identity, node))
         return stand_in
 
     def depth(self) -> int:
@@ -168,6 +179,9 @@ class DiskXattrs(Mapping[bytes, bytes]):
 
 class GuestFile(GuestNode, Leaf):
     """A guest file."""
+
+    def _below(self, parent: Folder) -> Node:
+        return parent.leaf_again(self._name, self._identity)
 
     def open(self) -> Image:
         node = self._node()

@@ -3,10 +3,11 @@
 import random
 import struct
 from contextlib import suppress
+from itertools import chain
 
 import pytest
 
-from store.errors import CorruptError
+from store.errors import CorruptError, NotFoundError
 from tests.guest.ntfs.damage import STRIDE, Patient
 from timefs.guest.ntfs.file import FLAG_FOLDER, FLAG_REPARSE, NtfsFile
 from timefs.guest.ntfs.folder import NtfsFolder
@@ -62,7 +63,7 @@ def test_every_folder_lists_what_its_nodes_say(
     folders = [root, *(node for _, node in descend(root) if isinstance(node, Folder))]
     together = 0
     for folder in folders:
-        listed = list(folder.entries_with_attributes())
+        listed = list(chain.from_iterable(folder.entries_with_attributes()))
         assert [name for name, _, _ in listed] == [name for name, _ in folder.entries()]
         for _, node, attributes in listed:
             if attributes is not None:
@@ -101,6 +102,35 @@ def test_whatever_is_damaged_no_attribute_is_other_than_its_node_says(patient: P
     assert answered > 50 * CASES
 
 
+def test_records_in_any_order_asked_twice_and_far_apart_are_each_their_own(
+    patient: Patient,
+) -> None:
+    numbers = [patient.number(f"many/name {number:02}") for number in range(70)]
+    random.Random(5).shuffle(numbers)
+    wanted = [entry(each, is_folder=False) for each in (*numbers, patient.number("data"), *numbers)]
+    wanted.insert(30, entry(1 << 40, is_folder=False))  # no such record
+    for one, found in zip(wanted, survey(patient.open().root.parts.table, wanted), strict=True):
+        assert found == (told(patient, one) if one.reference < 1 << 40 else None)
+
+
+def test_a_file_that_was_met_is_had_again_without_its_name(patient: Patient) -> None:
+    many = patient.node("many")
+    assert isinstance(many, NtfsFolder)
+    for name, node in many.entries():
+        again = many.leaf_again(b"another name", node.identity)
+        assert again.identity == node.identity
+        assert again.attributes() == node.attributes()
+        assert again.attributes() == many.lookup(name).attributes()
+
+
+def test_a_stream_that_was_met_is_had_again_by_its_name(patient: Patient) -> None:
+    root = patient.open().root
+    stream = root.lookup(b"data:stream")
+    assert root.leaf_again(b"data:stream", stream.identity).identity == stream.identity
+    with pytest.raises(NotFoundError):
+        root.leaf_again(b"data:third", stream.identity)
+
+
 def test_a_torn_record_leaves_its_neighbours_in_the_listing(patient: Patient) -> None:
     many = patient.number("many")
     place = patient.place(patient.number("many/name 07"))
@@ -108,7 +138,8 @@ def test_a_torn_record_leaves_its_neighbours_in_the_listing(patient: Patient) ->
     folder = patient.node("many")
     assert isinstance(folder, NtfsFolder)
     assert folder.number == many
-    listed = {name: (node, found) for name, node, found in folder.entries_with_attributes()}
+    entries = chain.from_iterable(folder.entries_with_attributes())
+    listed = {name: (node, found) for name, node, found in entries}
     assert len(listed) == 70
     node, attributes = listed.pop(b"name 07")
     assert attributes is None
@@ -124,7 +155,7 @@ def test_what_lies_before_a_damaged_block_is_listed_before_the_error(patient: Pa
     assert isinstance(folder, Folder)
     listed: list[bytes] = []
     with pytest.raises(CorruptError):
-        listed += (name for name, _, _ in folder.entries_with_attributes())
+        listed += (name for name, _, _ in chain.from_iterable(folder.entries_with_attributes()))
     named: list[bytes] = []
     with pytest.raises(CorruptError):
         named += (name for name, _ in folder.entries())

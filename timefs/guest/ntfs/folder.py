@@ -10,26 +10,27 @@ leads to something here, since no volume knows its drive letter; one that does n
 names a whole drive, another volume or another computer, cannot be read, and the error says why.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Final
 
-from store.errors import CorruptError, NotFoundError, TimefsError, UnsupportedError
+from store.errors import CorruptError, NotFoundError, UnsupportedError
 from timefs.guest.ntfs.file import FLAG_FOLDER, FLAG_REPARSE, USER_NUMBER_MIN, NtfsFile, NtfsStream
 from timefs.guest.ntfs.index import NAMESPACE_DOS, Index, IndexEntry
 from timefs.guest.ntfs.name import escaped, find_name, show_name, show_names
-from timefs.guest.ntfs.node import FOLDER_MODE, NtfsNode, Parts
+from timefs.guest.ntfs.node import FOLDER_MODE, REFERENCE_BYTES, NtfsNode, Parts
 from timefs.guest.ntfs.record import DATA, FILE_NAME, NUMBER_MASK
 from timefs.guest.ntfs.reparse import LINK_TAGS, Target, parse_target, read_reparse, refuse
 from timefs.guest.ntfs.state import HIBERNATION_FILE, VOLUME_STATE, read_state
 from timefs.guest.ntfs.survey import survey
 from timefs.guest.ntfs.xattrs import read_standard
-from timefs.tree import Attributes, Entry, Folder, Link, Node
+from timefs.tree import Attributes, Entry, Folder, Link, Listed, Node, in_parts
 
 ROOT_NUMBER: Final = 5
 LINK_MODE: Final = 0o120777
 
-TOGETHER: Final = 512
+TOGETHER: Final = 1024
 """Files whose attributes are surveyed at once."""
 
 TOGETHER_MIN: Final = 16
@@ -115,35 +116,24 @@ class NtfsFolder(NtfsNode, Folder):
         for found in self._listed():
             yield from self._entries(found)
 
-    def entries_with_attributes(self) -> Iterator[tuple[bytes, Node, Attributes | None]]:
-        gathered: list[IndexEntry] = []
-        broken: TimefsError | None = None
-        try:
-            for found in self._listed():
-                gathered += found
-                if len(gathered) >= TOGETHER:
-                    yield from self._surveyed(gathered)
-                    gathered = []
-        except TimefsError as error:
-            broken = error
-        yield from self._surveyed(gathered)
-        if broken is not None:
-            raise broken
+    def entries_with_attributes(self) -> Iterator[Sequence[Listed]]:
+        for found in in_parts(chain.from_iterable(self._listed()), TOGETHER):
+            together = len(found) >= TOGETHER_MIN
+            attributes = survey(self.parts.table, found) if together else [None] * len(found)
+            names = show_names([entry.name for entry in found])
+            yield list(zip(names, map(self._node, found, names), attributes, strict=True))
+
+    def leaf_again(self, name: bytes, identity: bytes) -> Node:
+        own, reference = identity[:-REFERENCE_BYTES], identity[-REFERENCE_BYTES:]
+        if own == self.parts.identity:
+            return NtfsFile(self.parts, int.from_bytes(reference, "big"))
+        return self.lookup(name)
 
     def _listed(self) -> Iterator[list[IndexEntry]]:
         """What a listing shows, in parts."""
         for found in self._index().parts():
             all_shown = self.number != ROOT_NUMBER
             yield found if all_shown else [entry for entry in found if self._shown(entry)]
-
-    def _surveyed(
-        self, found: Sequence[IndexEntry]
-    ) -> Iterable[tuple[bytes, Node, Attributes | None]]:
-        """Entries, with the attributes of their nodes where those are had side by side."""
-        together = len(found) >= TOGETHER_MIN
-        attributes = survey(self.parts.table, found) if together else [None] * len(found)
-        names = show_names([entry.name for entry in found])
-        return zip(names, map(self._node, found, names), attributes, strict=True)
 
     def _entries(self, found: Sequence[IndexEntry]) -> Iterator[Entry]:
         names = show_names([entry.name for entry in found])

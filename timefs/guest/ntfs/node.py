@@ -16,6 +16,9 @@ from timefs.tree import Attributes, Node
 
 FOLDER_MODE: Final = 0o040555
 
+REFERENCE_BYTES: Final = 8
+"""What a node's identity ends with is its reference."""
+
 EPOCH_TICKS: Final = 116_444_736_000_000_000
 """1970 in ticks of 100 ns since 1601."""
 
@@ -42,7 +45,7 @@ class NtfsNode(Node):
 
     @property
     def identity(self) -> bytes:
-        return self.parts.identity + self._reference.to_bytes(8, "big")
+        return self.parts.identity + self._reference.to_bytes(REFERENCE_BYTES, "big")
 
     @property
     def number(self) -> int:

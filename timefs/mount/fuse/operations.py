@@ -44,6 +44,8 @@ Handler = Callable[[memoryview, int, memoryview], int]
 _SECOND_NS: Final = 1_000_000_000
 _LISTED_PLUS: Final = ENTRY.size + ATTRIBUTES.size + DIRENT.size
 _NO_ATTRIBUTES: Final = (0,) * 16
+_UNKNOWN: Final = Attributes(*(0,) * 8)
+"""In the place of attributes that could not be had; the kernel does not look at them."""
 
 
 class Operations:
@@ -205,18 +207,30 @@ class Operations:
     def _put_plus(
         self, reply: memoryview, position: int, listing: Listing, records: Sequence[Record]
     ) -> int:
-        """Entries with attributes; of one that has none the kernel asks by LOOKUP."""
+        """Entries with attributes; of one that has none the kernel asks by LOOKUP.
+
+        One call a name, with what `_shown` does written out, which takes two thirds of the time.
+        """
         node_ids = self._core.grant(listing, records)
         entry_seconds = seconds_kept(listing.frozen)
+        own_owner, own_group, second = self._owner, self._group, _SECOND_NS
         at = 0
-        for node_id, record in zip(node_ids, records, strict=True):
-            name, inode, type_bits, _, attributes, frozen = record
+        for node_id, (name, inode, type_bits, _, attributes, frozen) in zip(
+            node_ids, records, strict=True
+        ):
+            (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
+             owner, group, device) = attributes or _UNKNOWN  # fmt: skip
             position += 1
-            shape = dirent_plus(len(name))
-            shown = self._shown(inode, attributes) if attributes is not None else _NO_ATTRIBUTES
+            length = len(name)
+            shape = dirent_plus(length)
             shape.pack_into(
-                reply, at, node_id, 0, entry_seconds, seconds_kept(frozen), 0, 0, *shown,
-                inode, position, len(name), type_bits >> 12, name,
+                reply, at, node_id, 0, entry_seconds, seconds_kept(frozen), 0, 0,
+                inode, size, (allocated_bytes + 511) // 512,
+                atime_ns // second, mtime_ns // second, ctime_ns // second,
+                atime_ns % second, mtime_ns % second, ctime_ns % second, mode, links,
+                own_owner if owner is None else owner, own_group if group is None else group,
+                device, BLOCK_BYTES, 0,
+                inode, position, length, type_bits >> 12, name,
             )  # fmt: skip
             at += shape.size
         return at
