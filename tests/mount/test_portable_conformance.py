@@ -10,7 +10,7 @@ import pytest
 
 from store.errors import UnsupportedError
 from tests.mount.conformance import FileSystemConformance
-from tests.timetree.memory_tree import MemoryFolder
+from tests.timetree.memory_tree import MemoryFile, MemoryFolder
 from timefs.mount import portable
 from timefs.mount.points import mount_at
 from timefs.mount.portable import mounted_portably
@@ -31,6 +31,16 @@ class TestPortable(FileSystemConformance):
     def show(cls, root: Folder, mountpoint: Path) -> AbstractContextManager[object]:
         need_binding()
         return mounted_portably(root, mountpoint)
+
+
+@pytest.mark.system
+def test_it_mounts_at_a_folder_of_any_name(tmp_path: Path):
+    need_binding()
+    point = tmp_path / "häuser 家"
+    point.mkdir()
+    with mounted_portably(MemoryFolder(b"root", {b"a": MemoryFile(b"a", b"one")}), point):
+        assert (point / "a").read_bytes() == b"one"
+    assert mount_at(point) is None
 
 
 @pytest.mark.system

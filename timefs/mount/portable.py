@@ -30,6 +30,9 @@ from timefs.tree import Folder
 BINDINGS: Final = ("mfusepy", "fuse", "refuse.high")
 """Modules that have the same `FUSE` and `Operations`, best first; `fuse` is fusepy's."""
 
+ENCODING: Final = "latin-1"
+"""How a binding passes names: as text with a character for each byte. Not every name is UTF-8."""
+
 _LEAVE_SECONDS: Final = 10
 _READY_SECONDS: Final = 30
 _SECTOR_BYTES: Final = 512
@@ -81,7 +84,7 @@ class PathOperations:
 
     def readlink(self, path: str) -> str:
         """Where a symbolic link points."""
-        return os.fsdecode(self._at(path, self._core.readlink))
+        return self._at(path, self._core.readlink).decode(ENCODING)
 
     def open(self, path: str, flags: int) -> int:
         """Open a file; what it resolved to stays open."""
@@ -130,7 +133,7 @@ class PathOperations:
                 page = listing.page(position, _PAGE_ENTRIES)
                 for record in page:
                     about = {"st_mode": record.type_bits, "st_ino": record.inode}
-                    yield (os.fsdecode(record.name), about, 0)
+                    yield (record.name.decode(ENCODING), about, 0)
                 if not page:
                     return
         except Exception as error:  # noqa: BLE001 - the binding would answer EINVAL
@@ -146,11 +149,11 @@ class PathOperations:
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
         """The value of an extended attribute."""
         del position  # macOS's resource forks, which we have not
-        return self._at(path, lambda node_id: self._core.xattr(node_id, os.fsencode(name)))
+        return self._at(path, lambda node_id: self._core.xattr(node_id, name.encode(ENCODING)))
 
     def listxattr(self, path: str) -> list[str]:
         """The names of a node's extended attributes."""
-        return [os.fsdecode(name) for name in self._at(path, self._core.xattr_names)]
+        return [name.decode(ENCODING) for name in self._at(path, self._core.xattr_names)]
 
     def statfs(self, path: str) -> dict[str, int]:
         """The disk that holds the repository."""
@@ -180,7 +183,7 @@ class PathOperations:
     def _reach(self, path: str, granted: list[int]) -> int:
         """The node of a path; what the core gave on the way is added to `granted`."""
         node_id = ROOT_ID
-        for name in filter(None, os.fsencode(path).split(b"/")):
+        for name in filter(None, path.encode(ENCODING).split(b"/")):
             node_id = self._core.lookup(node_id, name).node_id
             granted.append(node_id)
         return node_id
@@ -240,9 +243,8 @@ class PortableServer:
 
     def _serve(self, mountpoint: Path, allow_other: bool) -> None:
         try:
-            self._binding.FUSE(
-                self._operations, str(mountpoint), **_options(allow_other=allow_other)
-            )
+            point = os.fsencode(mountpoint).decode(ENCODING)
+            self._binding.FUSE(self._operations, point, **_options(allow_other=allow_other))
         except (RuntimeError, OSError) as error:
             self._failure = error
         finally:
@@ -296,6 +298,7 @@ def _take_away(mountpoint: Path) -> None:
 def _options(*, allow_other: bool) -> dict[str, Any]:
     """By keyword: bindings differ in the order of their parameters. One thread is the fastest."""
     options: dict[str, Any] = {
+        "encoding": ENCODING,
         "foreground": True,
         "nothreads": True,
         "ro": True,
