@@ -7,7 +7,7 @@ import random
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 SECTOR = 512
 
@@ -34,6 +34,40 @@ def footer(size: int, kind: int, unique_id: bytes) -> bytes:
     return bytes(content)
 
 
+def header(blocks: int, block_bytes: int, parent: Parent | None) -> tuple[bytes, bytes, int]:
+    """The dynamic disk's header, what follows it (where the parent is), and where the table is."""
+    table_at = 1536 + (1024 if parent is not None else 0)
+    content = bytearray(1024)
+    struct.pack_into(
+        ">8sQQIIII", content, 0,
+        b"cxsparse", (1 << 64) - 1, table_at, 0x10000, blocks, block_bytes, 0,
+    )  # fmt: skip
+    locator = b""
+    if parent is not None:
+        content[40:56] = parent.unique_id
+        name = parent.name.encode("utf-16-be")
+        content[64 : 64 + len(name)] = name
+        locator = parent.relative.encode("utf-16-le")
+        if locator:
+            struct.pack_into(">4sIIIQ", content, 576, b"W2ru", 1, len(locator), 0, 1536)
+    checksum(content, 36)
+    return bytes(content), locator, table_at
+
+
+def write_block(
+    file: BinaryIO, place: int, sectors: Mapping[int, bytes], held: range, bitmap_bytes: int
+) -> None:
+    """A block that holds a range of sectors: the bitmap of those that it has, then these."""
+    bitmap = bytearray(bitmap_bytes)
+    for inside, sector in enumerate(held):
+        if sector in sectors:
+            bitmap[inside // 8] |= 0x80 >> inside % 8
+            file.seek(place + bitmap_bytes + inside * SECTOR)
+            file.write(sectors[sector])
+    file.seek(place)
+    file.write(bitmap)
+
+
 def write_vhd(
     path: Path,
     size: int,
@@ -46,47 +80,23 @@ def write_vhd(
 ) -> None:
     """A dynamic disk of those sectors, differencing with a parent; blocks in shuffled order."""
     tail = footer(size, 3 if parent is None else 4, unique_id)
-    count = -(-size // block_bytes)
-    table_at = 1536 + (1024 if parent is not None else 0)
-    header = bytearray(1024)
-    struct.pack_into(
-        ">8sQQIIII", header, 0, b"cxsparse", (1 << 64) - 1, table_at, 0x10000, count, block_bytes, 0
-    )
-    locator = b""
-    if parent is not None:
-        header[40:56] = parent.unique_id
-        name = parent.name.encode("utf-16-be")
-        header[64 : 64 + len(name)] = name
-        locator = parent.relative.encode("utf-16-le")
-        if locator:
-            struct.pack_into(">4sIIIQ", header, 576, b"W2ru", 1, len(locator), 0, 1536)
-    checksum(header, 36)
-    blocks = sorted({sector * SECTOR // block_bytes for sector in sectors})
+    count, per_block = -(-size // block_bytes), block_bytes // SECTOR
+    head, locator, table_at = header(count, block_bytes, parent)
+    bitmap_bytes = -(-per_block // (8 * SECTOR)) * SECTOR
+    blocks = sorted({sector // per_block for sector in sectors})
     (chance or random.Random(1)).shuffle(blocks)
-    bitmap_bytes = -(-(block_bytes // SECTOR) // 8 // 512) * 512
-    bitmap_bytes = max(bitmap_bytes, 512)
-    at = -(-(table_at + count * 4) // 512) * 512
-    places: dict[int, int] = {}
-    for block in blocks:
-        places[block] = at
-        at += bitmap_bytes + block_bytes
+    first_at = -(-(table_at + count * 4) // SECTOR) * SECTOR
+    step = bitmap_bytes + block_bytes
+    places = range(first_at, first_at + len(blocks) * step, step)
     with path.open("wb") as file:
-        file.write(tail + bytes(header) + locator)
+        file.write(tail + head + locator)
         file.seek(table_at)
         if count <= 1 << 20:
             file.write(b"\xff" * (count * 4))
-        for block, place in places.items():
+        for place, block in zip(places, blocks, strict=True):
             file.seek(table_at + block * 4)
-            file.write((place // 512).to_bytes(4, "big"))
-            bitmap = bytearray(bitmap_bytes)
-            first = block * block_bytes // SECTOR
-            for sector in range(first, first + block_bytes // SECTOR):
-                if sector in sectors:
-                    inside = sector - first
-                    bitmap[inside // 8] |= 0x80 >> inside % 8
-                    file.seek(place + bitmap_bytes + inside * SECTOR)
-                    file.write(sectors[sector])
-            file.seek(place)
-            file.write(bitmap)
-        file.seek(at)
+            file.write((place // SECTOR).to_bytes(4, "big"))
+            held = range(block * per_block, (block + 1) * per_block)
+            write_block(file, place, sectors, held, bitmap_bytes)
+        file.seek(places.stop)
         file.write(tail)

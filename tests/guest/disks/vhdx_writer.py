@@ -9,7 +9,7 @@ import struct
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from google_crc32c import value as _crc32c  # pyright: ignore[reportUnknownVariableType]  # untyped
 
@@ -100,12 +100,83 @@ class Layout(NamedTuple):
     sector: int = 512
 
     @property
+    def per_block(self) -> int:
+        return self.block_bytes // self.sector
+
+    @property
     def ratio(self) -> int:
+        """How many blocks one bitmap tells the sectors of; they are a chunk."""
         return (self.sector << 23) // self.block_bytes
 
     @property
     def blocks(self) -> int:
         return -(-self.size // self.block_bytes)
+
+    @property
+    def bat_bytes(self) -> int:
+        entries = -(-self.blocks // self.ratio) * (self.ratio + 1)
+        return -(-entries * 8 // MIB) * MIB
+
+    def block_entry(self, block: int) -> int:
+        """Which entry of the block allocation table is a block's."""
+        return block + block // self.ratio
+
+    def bitmap_entry(self, chunk: int) -> int:
+        return chunk * (self.ratio + 1) + self.ratio
+
+
+class Places(NamedTuple):
+    """Where blocks and bitmaps lie, and where the file ends."""
+
+    blocks: dict[int, int]
+    bitmaps: dict[int, int]
+    end: int
+
+
+def placed(
+    layout: Layout, sectors: Mapping[int, bytes], chance: random.Random, *, differencing: bool
+) -> Places:
+    """Blocks that have sectors, and for a differencing disk their bitmaps, in shuffled order."""
+    blocks = sorted({sector // layout.per_block for sector in sectors})
+    chunks = sorted({block // layout.ratio for block in blocks}) if differencing else []
+    found = Places({}, {}, 0)
+    at = BAT_AT + layout.bat_bytes
+    wanted = [(found.blocks, block, layout.block_bytes) for block in blocks]
+    wanted += [(found.bitmaps, chunk, MIB) for chunk in chunks]
+    for places, number, length in chance.sample(wanted, len(wanted)):
+        places[number] = at
+        at += length
+    return found._replace(end=at)
+
+
+def bat_entries(
+    layout: Layout, sectors: Mapping[int, bytes], places: Places, states: Mapping[int, int]
+) -> dict[int, int]:
+    """The block allocation table. Blocks of a differencing disk that lack sectors are partial."""
+    entries = {layout.block_entry(block): state for block, state in states.items()}
+    for block, at in places.blocks.items():
+        first = block * layout.per_block
+        full = all(sector in sectors for sector in range(first, first + layout.per_block))
+        usual = 6 if full or not places.bitmaps else 7
+        entries[layout.block_entry(block)] = at | states.get(block, usual)
+    return entries | {layout.bitmap_entry(chunk): at | 6 for chunk, at in places.bitmaps.items()}
+
+
+def write_sectors(
+    file: BinaryIO, layout: Layout, sectors: Mapping[int, bytes], places: Places
+) -> None:
+    """The sectors, and the bitmaps that tell them."""
+    bitmaps = {chunk: bytearray(MIB) for chunk in places.bitmaps}
+    for sector, content in sectors.items():
+        block, inside = divmod(sector, layout.per_block)
+        file.seek(places.blocks[block] + inside * layout.sector)
+        file.write(content)
+        if bitmaps:
+            bit = block % layout.ratio * layout.per_block + inside
+            bitmaps[block // layout.ratio][bit // 8] |= 1 << bit % 8
+    for chunk, bitmap in bitmaps.items():
+        file.seek(places.bitmaps[chunk])
+        file.write(bitmap)
 
 
 def write_vhdx(
@@ -120,53 +191,19 @@ def write_vhdx(
 ) -> None:
     """A disk of those sectors. `states` gives blocks without bytes a state, others one of 6 or 7;
     blocks lie in shuffled order."""
-    chance = chance or random.Random(1)
-    size, block_bytes, sector_bytes = layout
-    per_block = block_bytes // sector_bytes
-    states = dict(states or {})
-    wanted = sorted({sector // per_block for sector in sectors})
-    bat: dict[int, int] = {}
-    chunks = sorted({block // layout.ratio for block in wanted})
-    entries = -(-layout.blocks // layout.ratio) * (layout.ratio + 1)
-    at = BAT_AT + -(-entries * 8 // MIB) * MIB
-    bat_bytes = at - BAT_AT
-    places: dict[int, int] = {}
-    for kind, number in chance.sample(
-        [("b", n) for n in wanted] + [("m", n) for n in chunks if parent],
-        len(wanted) + (len(chunks) if parent else 0),
-    ):
-        if kind == "b":
-            places[number] = at
-            full = all(number * per_block + n in sectors for n in range(per_block))
-            state = states.pop(number, 6 if full or not parent else 7)
-            bat[number + number // layout.ratio] = at | state
-            at += block_bytes
-        else:
-            bat[number * (layout.ratio + 1) + layout.ratio] = at | 6
-            places[-1 - number] = at
-            at += MIB
-    bat |= {number + number // layout.ratio: state for number, state in states.items()}
+    places = placed(layout, sectors, chance or random.Random(1), differencing=parent is not None)
+    regions = region_table(layout.bat_bytes)
     with path.open("wb") as file:
         file.write(b"vhdxfile")
         for place, content in (
             (64 << 10, header(1, data_guid)), (128 << 10, header(2, data_guid)),
-            (192 << 10, region_table(bat_bytes)), (256 << 10, region_table(bat_bytes)),
-            (METADATA_AT, metadata(size, block_bytes, sector_bytes, parent)),
+            (192 << 10, regions), (256 << 10, regions),
+            (METADATA_AT, metadata(layout.size, layout.block_bytes, layout.sector, parent)),
         ):  # fmt: skip
             file.seek(place)
             file.write(content)
-        for index, entry in bat.items():
+        for index, entry in bat_entries(layout, sectors, places, states or {}).items():
             file.seek(BAT_AT + index * 8)
             file.write(entry.to_bytes(8, "little"))
-        bitmaps = {chunk: bytearray(MIB) for chunk in chunks}
-        for sector, content in sectors.items():
-            block, inside = divmod(sector, per_block)
-            file.seek(places[block] + inside * sector_bytes)
-            file.write(content)
-            bit = block % layout.ratio * per_block + inside
-            bitmaps[block // layout.ratio][bit // 8] |= 1 << bit % 8
-        for chunk, bitmap in bitmaps.items():
-            if parent:
-                file.seek(places[-1 - chunk])
-                file.write(bitmap)
-        file.truncate(at)
+        write_sectors(file, layout, sectors, places)
+        file.truncate(places.end)
