@@ -142,7 +142,7 @@ def in_parts(found: Iterable[T], count: int = PART_ENTRIES) -> Iterator[list[T]]
             if len(part) == count:
                 yield part
                 part = []
-    except TimefsError:
+    except Exception:
         yield part
         raise
     yield part

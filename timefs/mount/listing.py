@@ -17,6 +17,10 @@ from timefs.tree import Attributes, Folder, Link, Listed, Node
 NAME_BYTES_MAX: Final = 1024
 """A name of 255 UTF-16 units takes up to 765 bytes as WTF-8."""
 
+AHEAD_ENTRIES: Final = 1024
+"""Gathered behind the page that was asked for, while the kernel takes that one in: so many that a
+reader seldom waits for a part of a folder that comes at once, as those of NTFS do."""
+
 _LENGTHS: Final = range(1, NAME_BYTES_MAX + 1)
 _DOTS: Final = frozenset({b".", b".."})
 
@@ -53,18 +57,22 @@ class Listing:
                 that broke has no end.
         """
         end = position + count
-        with self._lock:
-            self._gather(end)
-            self._expected = end + count
-            page = self._records[position:end]
-            if not page and self._failure is not None:
-                raise self._failure
+        self._expected = end + max(count, AHEAD_ENTRIES)
+        if len(self._records) < end:
+            with self._lock:
+                self._gather(end)
+        page = self._records[position:end]  # they only grow: no lock, for others gather meanwhile
+        if not page and self._failure is not None:
+            raise self._failure
         return page
 
     def read_ahead(self) -> None:
-        """Gather the page behind the last one, which its reader is likely to want next."""
-        with self._lock:
-            self._gather(self._expected)
+        """Gather what its reader is likely to want next, unless somebody gathers already."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._gather(self._expected)
+            finally:
+                self._lock.release()
 
     def _gather(self, end: int) -> None:
         records = self._records
