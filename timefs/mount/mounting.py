@@ -30,7 +30,7 @@ INTERRUPTED: Final = 130
 
 READ_AHEAD_KIB: Final = 1024
 """The largest READ. Measured with frames of 32 KiB, medians of 12: in order 962, 1062, 1097 and
-1111 MiB/s at 128, 256, 512 and 1024."""
+1111 MiB/s at 128, 256, 512 and 1024. What more would give and cost: docs/adr/0019."""
 
 YOUNG_OBJECTS_MAX: Final = 40_000
 """How many objects are made before cycles are looked for among them. Python's 700 looked through
