@@ -188,7 +188,8 @@ def lookup_agrees(root: Folder) -> None:
             for name, child in node.entries():
                 assert node.lookup(name).identity == child.identity
                 if isinstance(child, Leaf):
-                    again = node.leaf_again(name, child.identity)
+                    again = node.leaf_again(child.identity)
+                    assert again is not None
                     assert again.identity == child.identity
                     assert again.attributes() == child.attributes()
             with suppress(TimefsError):

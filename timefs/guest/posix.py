@@ -187,11 +187,11 @@ class PosixFolder(PosixNode, Folder):
         for name in self._parts.volume.names(self._number):
             yield Entry(name.name, self._node(name))
 
-    def leaf_again(self, name: bytes, identity: bytes) -> Node:
+    def leaf_again(self, identity: bytes) -> Node | None:
         own, number = identity[:-NUMBER_BYTES], identity[-NUMBER_BYTES:]
         if own == self._parts.identity:
             return PosixFile(self._parts, int.from_bytes(number, "big"), stat.S_IFREG)
-        return self.lookup(name)
+        return None
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         found = dict(super().xattrs())

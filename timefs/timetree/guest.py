@@ -55,6 +55,10 @@ class GuestNode(Node):
         """Take the short way to the node while the volume keeps it."""
         self._remembered = ref(node)
 
+    def remembered(self) -> Node | None:
+        """The node, if it was met and the volume still keeps it."""
+        return self._remembered()
+
     def _node(self) -> Node:
         """The node stood for."""
         node = self._remembered()
@@ -78,18 +82,15 @@ class GuestNode(Node):
         node = node or guest.root
         for stand_in in reversed(missing):
             node = stand_in.found_again(node)
-            guest.nodes.put(stand_in.identity, node)
+            stand_in.remember(guest.nodes.put(stand_in.identity, node))
         return node
 
     def found_again(self, parent: Node) -> Node:
         """The node stood for, below its parent's node."""
-        node = self._below(parent) if isinstance(parent, Folder) else None
+        node = parent.lookup(self._name) if isinstance(parent, Folder) else None
         if node is None or node.identity != self._identity:
             raise CorruptError(f"{self._name!a}: expected the same node as before, got another")
         return node
-
-    def _below(self, parent: Folder) -> Node:
-        return parent.lookup(self._name)
 
 
 def _nothing() -> None:
@@ -180,8 +181,10 @@ class DiskXattrs(Mapping[bytes, bytes]):
 class GuestFile(GuestNode, Leaf):
     """A guest file."""
 
-    def _below(self, parent: Folder) -> Node:
-        return parent.leaf_again(self._name, self._identity)
+    def _reached(self) -> Node:
+        folder = self.parent.remembered() if self.parent is not None else None
+        again = folder.leaf_again(self._identity) if isinstance(folder, Folder) else None
+        return again or super()._reached()
 
     def open(self) -> Image:
         node = self._node()

@@ -123,11 +123,11 @@ class NtfsFolder(NtfsNode, Folder):
             names = show_names([entry.name for entry in found])
             yield list(zip(names, map(self._node, found, names), attributes, strict=True))
 
-    def leaf_again(self, name: bytes, identity: bytes) -> Node:
+    def leaf_again(self, identity: bytes) -> Node | None:
         own, reference = identity[:-REFERENCE_BYTES], identity[-REFERENCE_BYTES:]
         if own == self.parts.identity:
             return NtfsFile(self.parts, int.from_bytes(reference, "big"))
-        return self.lookup(name)
+        return None
 
     def _listed(self) -> Iterator[list[IndexEntry]]:
         """What a listing shows, in parts."""
