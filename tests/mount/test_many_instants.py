@@ -107,6 +107,7 @@ def test_when_the_kernel_drops_its_caches_the_handles_go(tmp_path: Path):
         history.seal("vm1", TEN + number * SECOND_NS, {"disk.bin": b"%d" % number})
     core = FileSystem(TimeTree(history).root)
     server = Server(attach(tmp_path, allow_other=False), core, 2)
+    server.negotiate()
     server.start()
     try:
         assert len(list(tmp_path.glob("vm1/2024*/disk.bin"))) == 300

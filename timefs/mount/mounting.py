@@ -72,8 +72,9 @@ def mounted(
     device = attach(mountpoint, allow_other=allow_other)
     server = Server(device, FileSystem(root, repository), threads or threads_default())
     try:
+        server.negotiate()
+        _read_further_ahead(mountpoint)  # each file keeps what holds when it is opened
         server.start()
-        _read_further_ahead(mountpoint)
         yield server
     finally:
         if server.serving:

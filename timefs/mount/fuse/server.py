@@ -105,14 +105,41 @@ class Server:
         self._quick: set[int] = set(_SHORT)
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Agree with the kernel on the protocol and begin to serve; answers when requests are.
+    def negotiate(self) -> None:
+        """Agree with the kernel on the protocol; one of another major version comes again.
 
         Raises:
             UnsupportedError: the kernel speaks another protocol.
+        """
+        request = bytearray(_REQUEST_BYTES)
+        while True:
+            length = os.readv(self._device, [request])
+            _, opcode, unique, *_ = IN_HEADER.unpack_from(request)
+            if opcode != Opcode.INIT:
+                raise UnsupportedError(f"/dev/fuse: expected INIT, got request {opcode}")
+            major, minor, readahead, low = INIT_IN_OLD.unpack_from(request, ARGUMENTS)
+            high = 0
+            if length >= ARGUMENTS + INIT_IN.size and low & InitFlag.INIT_EXT:
+                *_, high = INIT_IN.unpack_from(request, ARGUMENTS)
+            if major < MAJOR:
+                raise UnsupportedError(f"/dev/fuse: expected protocol {MAJOR}, got {major}")
+            flags = _FLAGS & (low | high << 32)
+            answer = INIT_OUT.pack(
+                *(MAJOR, min(minor, MINOR), max(readahead, READ_BYTES_MAX), flags & 0xFFFFFFFF),
+                *(_BACKGROUND_MAX, _CONGESTION, _WRITE_BYTES_MAX, 1),
+                *(READ_BYTES_MAX >> 12, 0, flags >> 32, 0),
+            )
+            header = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique)
+            os.write(self._device, header + answer)
+            if major == MAJOR:
+                return
+
+    def start(self) -> None:
+        """Begin to serve; answers when requests are.
+
+        Raises:
             DeniedError: the device cannot be opened once more.
         """
-        self._negotiate()
         devices = [self._device, *(self._clone() for _ in range(self._count - 1))]
         for number, device in enumerate(devices):
             thread = threading.Thread(
@@ -139,31 +166,6 @@ class Server:
             raise DeniedError(f"/dev/fuse: {error.strerror}") from error
         fcntl.ioctl(clone, IOC_CLONE, self._device.to_bytes(4, "little"))
         return clone
-
-    def _negotiate(self) -> None:
-        """Answer INIT; a kernel of another major version is asked to come again."""
-        request = bytearray(_REQUEST_BYTES)
-        while True:
-            length = os.readv(self._device, [request])
-            _, opcode, unique, *_ = IN_HEADER.unpack_from(request)
-            if opcode != Opcode.INIT:
-                raise UnsupportedError(f"/dev/fuse: expected INIT, got request {opcode}")
-            major, minor, readahead, low = INIT_IN_OLD.unpack_from(request, ARGUMENTS)
-            high = 0
-            if length >= ARGUMENTS + INIT_IN.size and low & InitFlag.INIT_EXT:
-                *_, high = INIT_IN.unpack_from(request, ARGUMENTS)
-            if major < MAJOR:
-                raise UnsupportedError(f"/dev/fuse: expected protocol {MAJOR}, got {major}")
-            flags = _FLAGS & (low | high << 32)
-            answer = INIT_OUT.pack(
-                *(MAJOR, min(minor, MINOR), max(readahead, READ_BYTES_MAX), flags & 0xFFFFFFFF),
-                *(_BACKGROUND_MAX, _CONGESTION, _WRITE_BYTES_MAX, 1),
-                *(READ_BYTES_MAX >> 12, 0, flags >> 32, 0),
-            )
-            header = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique)
-            os.write(self._device, header + answer)
-            if major == MAJOR:
-                return
 
     def _serve(self, device: int) -> None:
         """One thread's life: until the mount is gone, whatever a request does."""
