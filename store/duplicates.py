@@ -21,6 +21,9 @@ from store.row import DIGEST_BYTES
 RECENT_MAX: Final = 2 << 20
 """Digests of the newest packs that are probed one by one: 8 GiB of blocks, 72 MiB of memory."""
 
+TABLE_MAX: Final = RECENT_MAX // 4
+"""Digests in one sorted table: merging two takes three times its memory for a moment."""
+
 LOADED_MAX: Final = 24
 """Older packs whose digests are kept after a sample pointed at them."""
 
@@ -43,19 +46,22 @@ def digest_table(digests: bytes, writer: int, number: int) -> DigestTable:
     halves = np.frombuffer(digests, "<u8").reshape(-1, DIGEST_BYTES // 8)
     places = np.empty((len(halves), 3), np.uint32)
     places[:, 0], places[:, 1], places[:, 2] = writer, number, np.arange(len(halves))
-    return _sorted(halves[:, 0], halves[:, 1], places)
+    order = np.argsort(halves[:, 0], kind="stable")
+    return DigestTable(halves[order, 0], halves[order, 1], places[order])
 
 
-def _sorted(keys: _U64, rests: _U64, places: Places) -> DigestTable:
-    order = np.argsort(keys, kind="stable")
-    return DigestTable(keys[order], rests[order], places[order])
+def _belong_together(first: DigestTable, second: DigestTable) -> bool:
+    sizes = first.keys.size, second.keys.size
+    return sizes[0] < 2 * sizes[1] and sum(sizes) <= TABLE_MAX
 
 
 def _merge(first: DigestTable, second: DigestTable) -> DigestTable:
-    return _sorted(
-        np.concatenate([first.keys, second.keys]),
-        np.concatenate([first.rests, second.rests]),
-        np.concatenate([first.places, second.places]),
+    """Column by column: what is joined but not sorted yet would be as large as both tables."""
+    order = np.argsort(np.concatenate([first.keys, second.keys]), kind="stable")
+    return DigestTable(
+        np.concatenate([first.keys, second.keys])[order],
+        np.concatenate([first.rests, second.rests])[order],
+        np.concatenate([first.places, second.places])[order],
     )
 
 
@@ -95,9 +101,9 @@ class DuplicateSearch:
         return digest_table(digests, writer, number) if digests else None
 
     def _add(self, table: DigestTable) -> None:
-        """Keep few sorted tables, each at least twice the next; forget the oldest."""
+        """Keep few sorted tables, each full or at least twice the next; forget the oldest."""
         self._recent.append(table)
-        while len(self._recent) > 1 and self._recent[-2].keys.size < 2 * self._recent[-1].keys.size:
+        while len(self._recent) > 1 and _belong_together(*self._recent[-2:]):
             self._recent[-2:] = [_merge(*self._recent[-2:])]
         while len(self._recent) > 1 and sum(t.keys.size for t in self._recent) > RECENT_MAX:
             self._recent.pop(0)

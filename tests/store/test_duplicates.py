@@ -152,3 +152,18 @@ def test_digests_of_a_pack_that_lies_are_not_used(repository: Repository):
     with pytest.raises(DamagedError, match="digests"):
         repository.reader.all_digests(1, 1)
     assert len(repository.reader.whole_digests(1, 1)) == 100 * DIGEST_BYTES
+
+
+def test_the_newest_digests_are_kept_and_few_are_forgotten_at_once(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store.duplicates, "RECENT_MAX", 256)
+    monkeypatch.setattr(store.duplicates, "TABLE_MAX", 64)
+    search = DuplicateSearch(repository.reader, lambda _prefixes: (), [])
+    packs = [random.Random(number).randbytes(8 * DIGEST_BYTES) for number in range(100)]
+    for number, digests in enumerate(packs):
+        search.sealed(digests, 1, number)
+        known = [search.find(each)[:, 0].all() for each in packs[: number + 1]]
+        kept = min(number + 1, (256 - 64) // 8)
+        assert all(known[len(known) - kept :])
+        assert sum(known) * 8 <= 256

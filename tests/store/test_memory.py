@@ -46,8 +46,8 @@ def peak_kib(folder: Path, size_mib: int) -> int:
 
 
 def test_capture_and_read_of_a_larger_disk_take_no_more_memory(tmp_path: Path, soak: bool):
-    """From the size on at which every cache and queue is full."""
+    """Than the search for duplicates, which knows the digests of the newest 8 GiB, may have."""
     first = peak_kib(tmp_path / "first", 160)
     second = peak_kib(tmp_path / "second", 4096 if soak else 400)
-    assert second < first + (40 << 10)
+    assert second < first + ((40 + (72 if soak else 0)) << 10)
     assert second < 300 << 10
