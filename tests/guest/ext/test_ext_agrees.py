@@ -7,7 +7,7 @@ import pytest
 
 from store.image import DescriptorImage
 from tests.guest.ext.volume import CASES, populated
-from tests.guest.kernel import differences, kernel_mount, lookup_agrees, need
+from tests.guest.kernel import differences, kernel_mount, leaves_are_made_again, lookup_agrees, need
 from timefs.guest.ext import open_volume
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
@@ -26,5 +26,6 @@ def test_a_volume_shows_what_the_kernel_shows(case: str, tmp_path: Path):
             assert (opened.label, opened.state) == ("Data", "clean")
             assert differences(opened.root, point) == []
             lookup_agrees(opened.root)
+            leaves_are_made_again(opened.root)
         finally:
             os.close(descriptor)

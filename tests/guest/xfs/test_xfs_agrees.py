@@ -8,7 +8,14 @@ import pytest
 
 from store.image import DescriptorImage
 from tests.guest.ext.volume import populate
-from tests.guest.kernel import differences, kernel_mount, lookup_agrees, need, run
+from tests.guest.kernel import (
+    differences,
+    kernel_mount,
+    leaves_are_made_again,
+    lookup_agrees,
+    need,
+    run,
+)
 from timefs.guest.xfs import open_volume
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
@@ -47,5 +54,6 @@ def test_a_volume_shows_what_the_kernel_shows(case: str, tmp_path: Path):
             assert opened.label == "Data"
             assert differences(opened.root, point) == []
             lookup_agrees(opened.root)
+            leaves_are_made_again(opened.root)
         finally:
             os.close(descriptor)

@@ -7,7 +7,7 @@ import pytest
 
 from store.image import DescriptorImage
 from tests.fuzz.test_xfs_fuzz import prototype
-from tests.guest.kernel import lookup_agrees, need, run, shown
+from tests.guest.kernel import leaves_are_made_again, lookup_agrees, need, run, shown
 from timefs.guest.xfs import open_volume
 from timefs.tree import Folder, Leaf, Link, walk
 
@@ -52,5 +52,6 @@ def test_a_volume_shows_what_was_put_in(case: str, tmp_path: Path):
         assert shown(root.lookup(b"null"))["device"] == os.makedev(1, 3)
         assert shown(many)["owner"] == (5, 6)
         lookup_agrees(root)
+        leaves_are_made_again(root)
     finally:
         os.close(descriptor)
