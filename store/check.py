@@ -6,6 +6,7 @@ files and instants that damage reaches. Used by `timefs check`. Changes nothing;
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -325,10 +326,11 @@ def check(repository: Repository, *, deep: bool, progress: Callable[[int], None]
         repository.index.follow(repository.reader)
         repository.index.prove()
     except DamagedError as error:
-        with tempfile.TemporaryDirectory(prefix="timefs-check-") as folder:
-            again = Repository(repository.root, Path(folder), repository.clock)
+        with (
+            tempfile.TemporaryDirectory(prefix="timefs-check-") as folder,
+            closing(Repository(repository.root, Path(folder), repository.clock)) as again,
+        ):
             report = Check(again, deep=deep, progress=progress).run()
-            again.close()
         finding = Finding(True, str(error), [])
         return report._replace(findings=[finding, *report.findings])
     return Check(repository, deep=deep, progress=progress).run()

@@ -19,7 +19,7 @@ from store.packs import PackReader
 from store.row import DIGEST_BYTES
 
 RECENT_MAX: Final = 2 << 20
-"""Digests of the newest packs that are probed one by one: 8 GiB of blocks, 72 MiB of memory."""
+"""Digests of the newest packs that are probed one by one: 8 GiB of blocks, 56 MiB of memory."""
 
 TABLE_MAX: Final = RECENT_MAX // 4
 """Digests in one sorted table: merging two takes three times its memory for a moment."""

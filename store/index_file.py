@@ -9,6 +9,8 @@ damage. Used by store.index. A connection serves one thread at a time.
 Source: https://sqlite.org/fileformat2.html, sections 1.3 (reserved bytes) and 4 (the log).
 """
 
+# pyright: reportUnknownMemberType=false
+# The types of apsw name collections.abc.Buffer, which Python 3.11 does not have.
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,9 +53,6 @@ _SETTINGS: Final = (
     "synchronous = FULL",
 )
 
-DATABASE_FLAG: Final = apsw.SQLITE_OPEN_MAIN_DB
-LOG_FLAG: Final = apsw.SQLITE_OPEN_WAL
-
 Value = int | str | bytes | None
 
 
@@ -91,7 +90,7 @@ def log_sums(before: Sums, content: bytes) -> Sums:
 class _Database(apsw.VFSFile):
     """The database: its pages, each with its checksum."""
 
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  # SQLite's name
+    def xRead(self, amount: int, offset: int) -> bytes:
         first = offset // SQLITE_PAGE_BYTES
         end = -(-(offset + amount) // SQLITE_PAGE_BYTES)
         pages = super().xRead((end - first) * SQLITE_PAGE_BYTES, first * SQLITE_PAGE_BYTES)
@@ -109,11 +108,9 @@ class _Database(apsw.VFSFile):
         if len(page) < SQLITE_PAGE_BYTES or page[-CHECKSUM_BYTES:] != _page_checksum(number, page):
             raise apsw.CorruptError(f"page {number}: wrong checksum")
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         number = offset // SQLITE_PAGE_BYTES
-        super().xWrite(  # pyright: ignore[reportUnknownMemberType]
-            data[:-CHECKSUM_BYTES] + _page_checksum(number, data), offset
-        )
+        super().xWrite(data[:-CHECKSUM_BYTES] + _page_checksum(number, data), offset)
 
 
 def _page_checksum(number: int, page: bytes) -> bytes:
@@ -132,7 +129,7 @@ class _Log(apsw.VFSFile):
         """Frames of this connection's transaction that get their checksums only at its end: those
         whose page was written again, and all after them."""
 
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+    def xRead(self, amount: int, offset: int) -> bytes:
         frame, within = divmod(offset - LOG_HEADER.size, FRAME_BYTES)
         if amount == SQLITE_PAGE_BYTES and within == FRAME_HEADER_BYTES:
             return self._page(frame)
@@ -180,8 +177,8 @@ class _Log(apsw.VFSFile):
         summed = content[:FRAME_HEADER_SUMMED_BYTES] + content[FRAME_HEADER_BYTES:]
         return log_sums(before, summed) == SUMS.unpack_from(content, FRAME_SUMS_AT)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
-        super().xWrite(data, offset)  # pyright: ignore[reportUnknownMemberType]
+    def xWrite(self, data: bytes, offset: int) -> None:
+        super().xWrite(data, offset)
         frame, within = divmod(offset - LOG_HEADER.size, FRAME_BYTES)
         if within == 0 and any(data[FRAME_HEADER_SUMMED_BYTES:]):
             self._unsummed.discard(frame)
@@ -196,12 +193,10 @@ class _ProvenFiles(apsw.VFS):
     def __init__(self) -> None:
         super().__init__("timefs", "")
 
-    def xOpen(  # noqa: N802
-        self, name: apsw.URIFilename | str | None, flags: list[int]
-    ) -> apsw.VFSFile:
-        if flags[0] & DATABASE_FLAG:
+    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:
+        if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
             return _Database("", name, flags)
-        return (_Log if flags[0] & LOG_FLAG else apsw.VFSFile)("", name, flags)
+        return (_Log if flags[0] & apsw.SQLITE_OPEN_WAL else apsw.VFSFile)("", name, flags)
 
 
 _PROVEN_FILES: Final = _ProvenFiles()
@@ -221,15 +216,15 @@ class Connection(apsw.Connection):
 
     def each(self, question: str, *values: Value) -> Iterator[Any]:
         """The rows of a SELECT one by one, for those that may be too many to hold."""
-        return self.execute(question, values)  # pyright: ignore[reportUnknownMemberType]
+        return self.execute(question, values)
 
     def change(self, statement: str, *values: Value) -> None:
         """Run a statement that has no rows."""
-        self.execute(statement, values)  # pyright: ignore[reportUnknownMemberType]
+        self.execute(statement, values)
 
     def change_many(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
         """Run a statement once for each row of values."""
-        self.executemany(statement, rows)  # pyright: ignore[reportUnknownMemberType]
+        self.executemany(statement, rows)
 
 
 def connect(path: Path) -> Connection:
@@ -250,7 +245,7 @@ def connect(path: Path) -> Connection:
         connection.reserve_bytes(reserve=CHECKSUM_BYTES)
         for setting in _SETTINGS:
             connection.change(f"PRAGMA {setting}")
-    except BaseException:
+    except apsw.Error:
         with suppress(apsw.Error):  # it meets the same damage
             connection.close()
         raise

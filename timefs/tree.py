@@ -16,7 +16,7 @@ from store.image import Image
 PART_ENTRIES: Final = 256
 """Entries that are handed on at once."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Attributes(NamedTuple):
@@ -129,16 +129,16 @@ class Link(Node):
         """Where it points, as text."""
 
 
-def in_parts(found: Iterable[T], count: int = PART_ENTRIES) -> Iterator[list[T]]:
+def in_parts(found: Iterable[_T], count: int = PART_ENTRIES) -> Iterator[list[_T]]:
     """As many as `count` at once; what was found before an error is given before it is raised."""
-    part: list[T] = []
+    part: list[_T] = []
     try:
         for one in found:
             part.append(one)
             if len(part) == count:
                 yield part
                 part = []
-    except Exception:
+    except TimefsError:
         yield part
         raise
     yield part
