@@ -11,6 +11,7 @@ places, the command line and the mount's core. All values are immutable; any thr
     ├── DamagedError           5  EIO      damaged        our own stored bytes are wrong or missing
     ├── CorruptError           5  EIO      corrupt        a captured image or volume is damaged
     ├── UnsupportedError       1  EIO      unsupported    known, and not decoded by this version
+    ├── CostError              1  EIO      too-costly     given up: it would cost too much
     ├── NoRepositoryError     10  ENOENT   no-repository
     ├── WrongKeyError         12  EACCES   wrong-key
     ├── NotFoundError          1  ENOENT   not-found
@@ -78,6 +79,12 @@ class UnsupportedError(TimefsError):
     """A known format or feature that this version does not decode."""
 
     kind = "unsupported"
+
+
+class CostError(TimefsError):
+    """A request was given up because it costs more than one request may."""
+
+    kind = "too-costly"
 
 
 class NoRepositoryError(TimefsError):

@@ -15,6 +15,7 @@ from enum import IntEnum
 from threading import Lock
 from typing import Final, NamedTuple
 
+from store.budget import spend
 from store.errors import CorruptError
 
 WINDOW_BYTES: Final = 4 << 20
@@ -27,6 +28,13 @@ WINDOWS_MAX: Final = 8192
 RUNS_MAX: Final = 64 << 10
 """Composed windows, and runs in them, that one mapped image keeps: 32 GiB of what lies in few
 pieces, or 256 MiB of what lies in the smallest."""
+
+
+READ_COST_BYTES: Final = 1024
+"""What a read costs besides its bytes."""
+
+RUN_COST_BYTES: Final = 256
+"""What composing a run costs."""
 
 
 class ExtentKind(IntEnum):
@@ -73,6 +81,7 @@ class Image(ABC):
     def read(self, offset: int, length: int) -> bytes:
         """The bytes of `[offset, offset + length)`, fewer only at the end of the image."""
         buffer = bytearray(max(0, min(length, self.size - offset)))
+        spend(len(buffer) + READ_COST_BYTES)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
 
@@ -239,6 +248,7 @@ def _flatten(runs: Iterable[Extent], start: int, end: int) -> Iterator[Extent]:
     held: Extent | None = None
     at = start
     for own in runs:
+        spend(RUN_COST_BYTES)
         run = _clip(own, start, end)
         if run.length <= 0:
             continue
