@@ -7,7 +7,7 @@ the thread that serves the request; only `cancel` may be called from another.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import thread_time
 from typing import Final
@@ -60,7 +60,7 @@ _current: Final = _Current()
 
 
 @contextmanager
-def budgeted(budget: Budget) -> Iterator[None]:
+def budgeted(budget: Budget) -> Generator[None]:
     """Work of this thread spends from `budget`."""
     before = _current.budget
     _current.budget = budget
