@@ -1,21 +1,27 @@
 """VDI: VirtualBox's fixed and dynamic disks as images.
 
 Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. The block map is
-read as needed. Differencing disks name their parent by an id alone and are not supported.
+looked through when the disk is opened, and read as needed. Differencing disks name their parent by
+an id alone and are not supported.
 
 Source: VDI core header 1.1 as QEMU's block/vdi.c documents it.
 """
 
 import struct
+import uuid
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from store.errors import CorruptError, UnsupportedError
-from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from store.image import Extent, Image, read_exactly
+from timefs.guest.blocks import SINGLE, ZERO, BlockImage
+from timefs.guest.tables import Entries, Places, Table, Values, shared
 
 SIGNATURE_OFFSET: Final = 64
 SIGNATURE: Final = (0xBEDA107F).to_bytes(4, "little")
-HEADER: Final = struct.Struct("<IIIII256sIIIIIIIQIIII")
+HEADER: Final = struct.Struct("<IIIII256sIIIIIIIQIIII16s16s16s16s")
 VERSION: Final = 0x00010001
 DYNAMIC: Final = 1
 FIXED: Final = 2
@@ -41,52 +47,51 @@ def open_vdi(container: Image) -> Image:
     return Vdi(container)
 
 
-class Vdi(MappedImage):
+class Vdi(BlockImage):
     """The disk: blocks where the map says, else zeros."""
 
     def __init__(self, container: Image) -> None:
         content = read_exactly(container, SIGNATURE_OFFSET, HEADER.size, "VDI header")
         fields = HEADER.unpack(content)
         _, version, _, kind, _, _, map_at, data_at, _, _, _, sector_bytes, _, size = fields[:14]
-        block_bytes, extra_bytes, blocks, _ = fields[14:]
+        block_bytes, extra_bytes, blocks, _, _, _, *parents = fields[14:]
         if version != VERSION:
             raise UnsupportedError(f"VDI: expected version 1.1, got {version:#010x}")
         if kind not in (DYNAMIC, FIXED):
             raise UnsupportedError(f"VDI: kind {kind} (a difference to a parent) is not decoded")
+        for parent in parents:
+            if any(parent):
+                name = uuid.UUID(bytes_le=parent)
+                raise UnsupportedError(f"VDI: a difference to parent {name} is not decoded")
         if sector_bytes != SECTOR_BYTES or extra_bytes % SECTOR_BYTES:
             raise UnsupportedError(f"VDI: expected sectors of 512 bytes, got {sector_bytes}")
         if not 0 < block_bytes <= BLOCK_BYTES_MAX or block_bytes % SECTOR_BYTES:
             raise CorruptError(f"VDI header: block size: expected sectors, got {block_bytes}")
+        size = -(-size // SECTOR_BYTES) * SECTOR_BYTES  # VirtualBox writes odd sizes as well
         if size > DISK_BYTES_MAX or blocks < -(-size // block_bytes):
             raise CorruptError(f"VDI header: {blocks} blocks do not hold a disk of {size} bytes")
-        if map_at + blocks * 4 > container.size:
-            raise CorruptError("VDI block map: it ends beyond the file, which is cut short")
         if data_at % SECTOR_BYTES or data_at < SIGNATURE_OFFSET + HEADER.size:
             raise CorruptError(f"VDI header: offset of data: expected a sector, got {data_at}")
-        super().__init__(size)
-        self._container = container
-        self._map_at = map_at
-        self._data_at = data_at
-        self._block_bytes = block_bytes
-        self._extra_bytes = extra_bytes
+        super().__init__(size, block_bytes, container, None, "VDI block")
         self._blocks = blocks
+        self._map = Table(container, map_at, -(-size // block_bytes), "<u4", "VDI block map")
+        self._data_at = data_at
+        self._extra_bytes = extra_bytes
+        self._shared = shared(self._map, DISCARDED, 1)
 
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        first = offset // self._block_bytes
-        end = -(-(offset + length) // self._block_bytes)
-        where = f"VDI block map entries {first} to {end}"
-        table = read_exactly(self._container, self._map_at + first * 4, (end - first) * 4, where)
-        for block, (entry,) in enumerate(struct.iter_unpack("<I", table), first):
-            start = block * self._block_bytes
-            size = min(self._block_bytes, self.size - start)
-            if entry in (UNALLOCATED, DISCARDED):
-                yield Extent(start, size, ExtentKind.ZERO, None, 0)
-                continue
-            stride = self._block_bytes + self._extra_bytes
-            place = self._data_at + entry * stride + self._extra_bytes
-            if entry >= self._blocks or place + size > self._container.size:
-                raise CorruptError(
-                    f"VDI block {block}: expected one of {self._blocks} within the file's "
-                    f"{self._container.size} bytes, got {entry} at {place}"
-                )
-            yield Extent(start, size, ExtentKind.DATA, self._container, place)
+    def _entries(self, first: int, end: int) -> Iterator[Entries]:
+        return self._map.entries(first, end)
+
+    def _places(self, values: Values) -> Places:
+        stride = self._block_bytes + self._extra_bytes
+        places = values.astype(np.int64) * stride + (self._data_at + self._extra_bytes)
+        places[(values >= self._blocks) | np.isin(values, self._shared)] = SINGLE
+        places[values >= DISCARDED] = ZERO
+        return places
+
+    def _single(self, block: int, low: int, high: int) -> Iterator[Extent]:
+        del low, high
+        raise CorruptError(
+            f"VDI block {block}: expected one of {self._blocks} for it alone, "
+            f"got {self._map.entry(block)}"
+        )

@@ -1,20 +1,25 @@
 """VHD: fixed, dynamic and differencing virtual hard disks as images.
 
-Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. Tables and
-bitmaps are read as needed.
+Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. The table
+is looked through when the disk is opened; it and the bitmaps are read as needed.
 
-Source: Virtual Hard Disk Image Format Specification 1.0 (Microsoft, 2006).
+Source: Virtual Hard Disk Image Format Specification 1.0 (Microsoft, 2006); what guests see of disks by
+some creators as QEMU's block/vpc.c documents it.
 """
 
 import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
 from timefs.guest.beneath import beneath
 from timefs.guest.bitmap import bit_runs
+from timefs.guest.blocks import ABSENT, SINGLE, BlockImage
 from timefs.guest.siblings import Siblings
+from timefs.guest.tables import Entries, Places, Table, Values, shared
 
 COOKIE: Final = b"conectix"
 FOOTER_BYTES: Final = 512
@@ -33,6 +38,18 @@ UNUSED: Final = 0xFFFFFFFF
 DISK_BYTES_MAX: Final = 64 << 40
 BLOCK_BYTES_MAX: Final = 1 << 30
 
+CREATORS_OF_EXACT_SIZES: Final = (
+    b"win ",  # Hyper-V
+    b"d2v ",  # Disk2vhd
+    b"tap\0",  # XenServer
+    b"CTXS",  # XenConvert
+    b"qem2",  # QEMU, asked for it
+    b"wa\0\0",  # Azure
+    b"vbox",  # VirtualBox reads its own by their size; QEMU by their geometry
+)
+NUMBERED_MAX: Final = 65535 * 16 * 255
+"""Sectors by the largest geometry, which stands for any size beyond."""
+
 FIXED: Final = 2
 DYNAMIC: Final = 3
 DIFFERENCING: Final = 4
@@ -46,6 +63,9 @@ class Footer(NamedTuple):
 
     data_offset: int
     size: int
+    """Bytes that the file has room for."""
+    disk_bytes: int
+    """Of these what the guest sees."""
     type: int
     unique_id: bytes
 
@@ -83,12 +103,22 @@ def find_footer(container: Image) -> Footer | None:
 
 def _footer(content: bytes, offset: int) -> Footer:
     _check_sum(content.ljust(FOOTER_BYTES, b"\0"), _FOOTER_CHECKSUM, f"VHD footer at {offset}")
-    _, _, _, data_offset, _, _, _, _, _, size, _, kind, _, unique_id, _ = FOOTER.unpack_from(
-        content.ljust(FOOTER_BYTES, b"\0")
+    _, _, _, data_offset, _, creator, _, _, _, size, shape, kind, _, unique_id, _ = (
+        FOOTER.unpack_from(content.ljust(FOOTER_BYTES, b"\0"))
     )
-    if not 0 < size <= DISK_BYTES_MAX or size % SECTOR_BYTES:
-        raise CorruptError(f"VHD footer at {offset}: size: expected whole sectors, got {size}")
-    return Footer(data_offset, size, kind, unique_id)
+    if not SECTOR_BYTES <= size <= DISK_BYTES_MAX:
+        raise CorruptError(f"VHD footer at {offset}: size: expected sectors, got {size} bytes")
+    return Footer(data_offset, size, _disk_bytes(size, creator, shape), kind, unique_id)
+
+
+def _disk_bytes(size: int, creator: bytes, shape: int) -> int:
+    """What the guest sees of a disk of that size: whole sectors, and by Virtual PC and programs that
+    take after it only those that its cylinders, heads and sectors a track number."""
+    size = size // SECTOR_BYTES * SECTOR_BYTES
+    numbered = (shape >> 16) * (shape >> 8 & 0xFF) * (shape & 0xFF)
+    if creator in CREATORS_OF_EXACT_SIZES or numbered in (0, NUMBERED_MAX):
+        return size
+    return min(size, numbered * SECTOR_BYTES)
 
 
 def _check_sum(content: bytes, at: int, what: str) -> None:
@@ -136,12 +166,12 @@ def open_vhd(container: Image, siblings: Siblings) -> Image:
                 f"fixed VHD: expected {footer.size} bytes and a footer, the file has "
                 f"{container.size}; it is cut short"
             )
-        return FixedVhd(container, footer.size)
+        return FixedVhd(container, footer.disk_bytes)
     if footer.type not in (DYNAMIC, DIFFERENCING):
         raise UnsupportedError(f"VHD: type {footer.type} is not known")
     header = _header(container, footer)
     parent = _parent(container, footer, header, siblings) if footer.type == DIFFERENCING else None
-    return DynamicVhd(container, footer.size, header, parent)
+    return DynamicVhd(container, footer.disk_bytes, header, parent)
 
 
 def _header(container: Image, footer: Footer) -> Header:
@@ -156,11 +186,9 @@ def _header(container: Image, footer: Footer) -> Header:
     whole = block_bytes % SECTOR_BYTES == 0 and block_bytes & (block_bytes - 1) == 0
     if not whole or not 0 < block_bytes <= BLOCK_BYTES_MAX:
         raise CorruptError(f"VHD: block size: expected a power of two, got {block_bytes}")
-    needed = -(-footer.size // block_bytes)
+    needed = -(-footer.disk_bytes // block_bytes)
     if entries < needed:
         raise CorruptError(f"VHD: block table: expected {needed} entries, got {entries}")
-    if table_offset + needed * 4 > container.size:
-        raise CorruptError(f"VHD: block table at {table_offset}: it ends beyond the file")
     text = name.decode("utf-16-be", errors="replace").partition("\0")[0]
     return Header(table_offset, block_bytes, parent_id, text)
 
@@ -205,59 +233,45 @@ class FixedVhd(MappedImage):
         yield Extent(offset, length, ExtentKind.DATA, self._container, offset)
 
 
-class DynamicVhd(MappedImage):
-    """A disk of blocks: where the table says, else the parent's bytes, or zeros without one.
-
-    The bitmap before each block counts only with a parent: without one, a sector that it does not
-    mark was never written and is stored as zeros, so both readings agree; qemu reads it so too.
-    """
+class DynamicVhd(BlockImage):
+    """A disk of blocks: where the table and the bitmap before each block say, else the parent's
+    bytes, or zeros without one."""
 
     def __init__(self, container: Image, size: int, header: Header, parent: Image | None) -> None:
-        super().__init__(size)
-        self._container = container
-        self._parent = parent
-        self._table_offset = header.table_offset
-        self._block_bytes = header.block_bytes
-        bitmap_bytes = header.block_bytes // SECTOR_BYTES // 8
-        self._bitmap_bytes = -(-max(bitmap_bytes, 1) // SECTOR_BYTES) * SECTOR_BYTES
+        super().__init__(size, header.block_bytes, container, parent, "VHD block")
+        sectors = header.block_bytes // SECTOR_BYTES
+        self._bitmap_bytes = -(-sectors // (8 * SECTOR_BYTES)) * SECTOR_BYTES
+        count = -(-size // header.block_bytes)
+        self._table = Table(container, header.table_offset, count, ">u4", "VHD block table")
+        whole_sectors = (self._bitmap_bytes + header.block_bytes) // SECTOR_BYTES
+        self._shared = shared(self._table, UNUSED, whole_sectors)
 
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        first = offset // self._block_bytes
-        end = -(-(offset + length) // self._block_bytes)
-        where = f"VHD block table entries {first} to {end}"
-        table = read_exactly(
-            self._container, self._table_offset + first * 4, (end - first) * 4, where
-        )
-        for number, (sector,) in enumerate(struct.iter_unpack(">I", table), first):
-            start = number * self._block_bytes
-            size = min(self._block_bytes, self.size - start)
-            if sector == UNUSED:
-                yield from beneath(self._parent, start, size)
-                continue
-            place = sector * SECTOR_BYTES + self._bitmap_bytes
-            if sector == 0 or place + size > self._container.size:
-                raise CorruptError(
-                    f"VHD block {number}: expected it within the file's {self._container.size} "
-                    f"bytes, got {place}"
-                )
-            if self._parent is None:
-                yield Extent(start, size, ExtentKind.DATA, self._container, place)
-            else:
-                low, high = max(start, offset), min(start + size, offset + length)
-                yield from self._partly(number, place, low, high)
+    def _entries(self, first: int, end: int) -> Iterator[Entries]:
+        return self._table.entries(first, end)
 
-    def _partly(self, number: int, place: int, low: int, high: int) -> Iterator[Extent]:
-        """The sectors of a block from `low` to `high`: its own where its bitmap says so."""
-        start = number * self._block_bytes
-        bitmap = read_exactly(
-            self._container, place - self._bitmap_bytes, self._bitmap_bytes, f"VHD bitmap {number}"
-        )
+    def _places(self, values: Values) -> Places:
+        return np.where(values == UNUSED, np.int64(ABSENT), np.int64(SINGLE))
+
+    def _single(self, block: int, low: int, high: int) -> Iterator[Extent]:
+        """A block's own sectors are those that its bitmap has."""
+        sector = int(self._table.entry(block))
+        start = block * self._block_bytes
+        low, high = max(start, low), min(start + self._block_bytes, self.size, high)
+        place = sector * SECTOR_BYTES + self._bitmap_bytes
+        end = place + min(self._block_bytes, self.size - start)
+        if sector == 0 or sector in self._shared or end > self._file.size:
+            raise CorruptError(
+                f"VHD block {block}: expected it alone within the file's {self._file.size} bytes, "
+                f"got {place}; the file is cut short or its table damaged"
+            )
         first = (low - start) // SECTOR_BYTES
         count = -(-(high - start) // SECTOR_BYTES) - first
-        for own, sector, sectors in bit_runs(bitmap, first, count, "big"):
-            at, length = start + sector * SECTOR_BYTES, sectors * SECTOR_BYTES
+        at = place - self._bitmap_bytes + first // 8
+        bitmap = self._file.read(at, (first % 8 + count + 7) // 8)
+        for own, bit, sectors in bit_runs(bitmap, first % 8, count, "big"):
+            inside = (first - first % 8 + bit) * SECTOR_BYTES
+            length = sectors * SECTOR_BYTES
             if own:
-                inside = at - start
-                yield Extent(at, length, ExtentKind.DATA, self._container, place + inside)
+                yield Extent(start + inside, length, ExtentKind.DATA, self._file, place + inside)
             else:
-                yield from beneath(self._parent, at, length)
+                yield from beneath(self._parent, start + inside, length)

@@ -11,11 +11,15 @@ import uuid
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from store.errors import CorruptError, UnsupportedError
-from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from store.image import Extent, ExtentKind, Image, read_exactly
 from timefs.guest.beneath import beneath
 from timefs.guest.bitmap import bit_runs
+from timefs.guest.blocks import ABSENT, SINGLE, ZERO, BlockImage
 from timefs.guest.siblings import Siblings
+from timefs.guest.tables import Entries, Places, Table, Values
 from timefs.guest.vhdx_log import checked, replay
 from timefs.guest.vhdx_parent import ParentLocator, parse_locator
 
@@ -57,8 +61,9 @@ KNOWN_ITEMS: Final = {
 }
 
 NOT_PRESENT: Final = 0
-ZERO_STATES: Final = {1, 2, 3}
-"""Undefined, zero, unmapped: all read as zeros, never as the parent's bytes."""
+ZERO_STATES: Final = (1, 2, 3, 5)
+"""Undefined, zero, unmapped, and unmapped as the format's drafts had it: all read as zeros, never as
+the parent's bytes."""
 
 FULLY_PRESENT: Final = 6
 PARTIALLY_PRESENT: Final = 7
@@ -222,25 +227,24 @@ def _metadata(container: Image, region: Region) -> dict[bytes, bytes]:
             if flags & REQUIRED:
                 raise UnsupportedError(f"VHDX: unknown required item {uuid.UUID(bytes_le=guid)}")
             continue
-        if offset + length > region.length or length > MIB:
-            raise CorruptError(f"VHDX metadata item {number}: it ends beyond its region")
+        if offset + length > region.length or length > MIB or guid in items:
+            raise CorruptError(
+                f"VHDX metadata item {number}: expected it once, within its region's "
+                f"{region.length} bytes, got {length} at {offset}"
+            )
         items[guid] = read_exactly(
             container, region.offset + offset, length, f"VHDX metadata item {number}"
         )
     return items
 
 
-class Vhdx(MappedImage):
+class Vhdx(BlockImage):
     """The disk: blocks where the table says, else zeros or the parent's bytes."""
 
     def __init__(
         self, container: Image, bat: Region, geometry: Geometry, parent: Image | None
     ) -> None:
-        super().__init__(geometry.size)
-        self._container = container
-        self._bat = bat
-        self._parent = parent
-        self._block_bytes = geometry.block_bytes
+        super().__init__(geometry.size, geometry.block_bytes, container, parent, "VHDX block")
         self.sector_bytes: Final = geometry.sector_bytes
         """Of the logical sectors by which the guest addresses the disk."""
         self._chunk_blocks = BITMAP_SECTORS * geometry.sector_bytes // geometry.block_bytes
@@ -252,66 +256,65 @@ class Vhdx(MappedImage):
             raise CorruptError(
                 f"VHDX block table: expected {entries} entries, the region has {bat.length // 8}"
             )
+        self._table = Table(container, bat.offset, entries, "<u8", "VHDX block table")
 
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        first = offset // self._block_bytes
-        end = -(-(offset + length) // self._block_bytes)
-        for block in range(first, end):
-            yield from self._block(block, offset, offset + length)
+    def _entries(self, first: int, end: int) -> Iterator[Entries]:
+        """Of blocks only: a sector bitmap's entry follows those of each chunk of blocks."""
+        chunk = self._chunk_blocks
+        last = end - 1
+        for part in self._table.entries(first + first // chunk, last + last // chunk + 1):
+            start = part.first - part.first // (chunk + 1)
+            stop = part.first + part.count
+            count = stop - stop // (chunk + 1) - start
+            values = part.values
+            if values.size == part.count:
+                index = np.arange(part.first, stop)
+                values = values[index % (chunk + 1) != chunk]
+            if count:
+                yield Entries(start, count, values)
+
+    def _places(self, values: Values) -> Places:
+        states = values & 7
+        places = (values >> 20).astype(np.int64) * MIB
+        zeros = np.isin(states, ZERO_STATES)
+        kinds = np.where(states == NOT_PRESENT, ABSENT, np.where(zeros, ZERO, SINGLE))
+        return np.where((states == FULLY_PRESENT) & (places >= MIB), places, kinds)
+
+    def _single(self, block: int, low: int, high: int) -> Iterator[Extent]:
+        """A block of which some sectors are the parent's, as its chunk's bitmap says."""
+        state, place = self._entry(block + block // self._chunk_blocks)
+        start = block * self._block_bytes
+        low, high = max(low, start), min(high, start + self._block_bytes, self.size)
+        if state != PARTIALLY_PRESENT or self._parent is None:
+            raise CorruptError(f"VHDX block {block}: a state that it cannot have, {state} at {place}")
+        if place < MIB or place + high - start > self._file.size:
+            raise CorruptError(
+                f"VHDX block {block}: expected it within the file's {self._file.size} bytes, "
+                f"got {place}; the file is cut short or its table damaged"
+            )
+        first = (low - start) // self.sector_bytes
+        count = -(-(high - start) // self.sector_bytes) - first
+        for own, sector, sectors in self._sectors(block, first, count):
+            inside = sector * self.sector_bytes
+            length = sectors * self.sector_bytes
+            if own:
+                yield Extent(start + inside, length, ExtentKind.DATA, self._file, place + inside)
+            else:
+                yield from beneath(self._parent, start + inside, length)
 
     def _entry(self, index: int) -> tuple[int, int]:
         """(state, offset in the file) of an entry of the block table."""
-        content = read_exactly(
-            self._container, self._bat.offset + index * 8, 8, f"VHDX block table entry {index}"
-        )
-        entry = int.from_bytes(content, "little")
+        entry = int(self._table.entry(index))
         return entry & 7, (entry >> 20) * MIB
 
-    def _block(self, block: int, low: int, high: int) -> Iterator[Extent]:
-        """A block's extents; a sector bitmap's entry follows each chunk of blocks."""
-        state, place = self._entry(block + block // self._chunk_blocks)
-        start = block * self._block_bytes
-        length = min(self._block_bytes, self.size - start)
-        if state == NOT_PRESENT:
-            yield from beneath(self._parent, start, length)
-            return
-        if state in ZERO_STATES:
-            yield Extent(start, length, ExtentKind.ZERO, None, 0)
-            return
-        partial = state == PARTIALLY_PRESENT and self._parent is not None
-        if state != FULLY_PRESENT and not partial:
-            raise CorruptError(f"VHDX block {block}: a state that it cannot have, {state}")
-        if place < MIB or place + length > self._container.size:
-            raise CorruptError(
-                f"VHDX block {block}: expected it within the file's {self._container.size} bytes, "
-                f"got {place} + {length}; the file is cut short or its table damaged"
-            )
-        if partial:
-            low, high = max(low, start), min(high, start + length)
-            yield from self._partly(block, place, low, high)
-        else:
-            yield Extent(start, length, ExtentKind.DATA, self._container, place)
-
-    def _partly(self, block: int, place: int, low: int, high: int) -> Iterator[Extent]:
-        """The sectors of a block from `low` to `high`: its own where its chunk's bitmap says so."""
+    def _sectors(self, block: int, first: int, count: int) -> Iterator[tuple[bool, int, int]]:
+        """(own, first, count) of a block's runs of sectors, by its chunk's bitmap."""
         chunk, number = divmod(block, self._chunk_blocks)
         state, bitmap_at = self._entry(chunk * (self._chunk_blocks + 1) + self._chunk_blocks)
         what = f"VHDX sector bitmap {chunk}"
         if state != FULLY_PRESENT or bitmap_at < MIB:
             raise CorruptError(f"{what}: expected it present, got state {state} at {bitmap_at}")
-        start, sector_bytes = block * self._block_bytes, self.sector_bytes
-        first = (low - start) // sector_bytes
-        count = -(-(high - start) // sector_bytes) - first
-        bit = number * (self._block_bytes // sector_bytes) + first
-        content = read_exactly(
-            self._container, bitmap_at + bit // 8, (bit % 8 + count + 7) // 8, what
-        )
+        bit = number * (self._block_bytes // self.sector_bytes) + first
+        content = read_exactly(self._file, bitmap_at + bit // 8, (bit % 8 + count + 7) // 8, what)
         for own, run_bit, sectors in bit_runs(content, bit % 8, count, "little"):
-            inside = (first + run_bit - bit % 8) * sector_bytes
-            length = sectors * sector_bytes
-            if own:
-                yield Extent(
-                    start + inside, length, ExtentKind.DATA, self._container, place + inside
-                )
-            else:
-                yield from beneath(self._parent, start + inside, length)
+            yield own, first + run_bit - bit % 8, sectors

@@ -14,6 +14,9 @@ from store.errors import CorruptError, UnsupportedError
 VHDX_LOCATOR: Final = uuid.UUID("b04aefb7-d19e-4a81-b789-25b8e9445913").bytes_le
 HEADER: Final = struct.Struct("<16s2xH")
 ENTRY: Final = struct.Struct("<IIHH")
+KEY_BYTES_MAX: Final = 64
+"""Of the keys that are known; others are passed over."""
+
 PATHS: Final = ("relative_path", "absolute_win32_path", "volume_path")
 LINKAGES: Final = ("parent_linkage", "parent_linkage2")
 
@@ -47,9 +50,13 @@ def parse_locator(content: bytes) -> ParentLocator:
         )
         if max(key_at + key_bytes, value_at + value_bytes) > len(content):
             raise CorruptError(f"VHDX parent locator: entry {number} ends beyond it")
-        key = content[key_at : key_at + key_bytes].decode("utf-16-le", errors="replace")
-        value = content[value_at : value_at + value_bytes].decode("utf-16-le", errors="replace")
-        values[key.rstrip("\0").lower()] = value.rstrip("\0")
+        if key_bytes > KEY_BYTES_MAX:
+            continue
+        key = _text(content[key_at : key_at + key_bytes]).lower()
+        if key in values:
+            raise CorruptError(f"VHDX parent locator: {key}: expected it once")
+        if key in (*PATHS, *LINKAGES):
+            values[key] = _text(content[value_at : value_at + value_bytes])
     try:
         linkages = [uuid.UUID(values[key]).bytes_le for key in LINKAGES if key in values]
     except ValueError as error:
@@ -57,3 +64,7 @@ def parse_locator(content: bytes) -> ParentLocator:
     if not linkages:
         raise CorruptError("VHDX parent locator: it does not say which state of the parent")
     return ParentLocator([values[key] for key in PATHS if values.get(key)], linkages)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-16-le", errors="replace").rstrip("\0")
