@@ -9,13 +9,19 @@ Source: QEMU, docs/interop/qcow2.txt.
 
 import struct
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from store.errors import CorruptError, UnsupportedError
-from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from store.image import Extent, ExtentKind, Image, read_exactly
 from timefs.guest.beneath import beneath
+from timefs.guest.blocks import ABSENT, OPAQUE, SINGLE, ZERO, BlockImage
 from timefs.guest.compressed import CompressedImage, inflate, unzstd
+from timefs.guest.qcow2_backing import Backing, parse_backing
 from timefs.guest.siblings import Siblings
+from timefs.guest.tables import NOWHERE, WRONG, Directory, Entries, Places, Table, Values
 
 MAGIC: Final = b"QFI\xfb"
 HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQ")
@@ -46,6 +52,16 @@ OFFSET_MASK: Final = 0x00FFFFFFFFFFFE00
 COMPRESSED: Final = 1 << 62
 COPIED: Final = 1 << 63
 READS_ZERO: Final = 1
+ALL_BITS: Final = (1 << 64) - 1
+L1_RESERVED: Final = ALL_BITS ^ OFFSET_MASK ^ COPIED
+RESERVED: Final = L1_RESERVED ^ COMPRESSED ^ READS_ZERO
+ALL_STORED: Final = (1 << SUBCLUSTERS) - 1
+ALL_ZERO: Final = ALL_STORED << SUBCLUSTERS
+FIRST_WITH_ZEROS: Final = 3
+"""The version from which on an entry may say zeros."""
+
+ENTRY: Final = np.dtype([("place", ">u8")])
+EXTENDED_ENTRY: Final = np.dtype([("place", ">u8"), ("parts", ">u8")])
 
 
 class Header(NamedTuple):
@@ -59,7 +75,7 @@ class Header(NamedTuple):
     features: int
     compression: int
     backing: str
-    """Path of the backing file; empty if there is none."""
+    """As the file has it; empty if there is none."""
     backing_format: str
     data_file: str
 
@@ -128,7 +144,8 @@ def _extensions(container: Image, at: int, limit: int) -> dict[int, bytes]:
 def references(container: Image) -> list[str]:
     """The paths of the files that the disk's content depends on."""
     header = read_header(container)
-    return [path for path in (header.backing, header.data_file) if path]
+    paths = [_data_path(header)] if header.features & EXTERNAL_DATA else []
+    return paths + ([_backing(header).path] if header.backing else [])
 
 
 def open_qcow2(container: Image, siblings: Siblings) -> Image:
@@ -141,18 +158,31 @@ def open_qcow2(container: Image, siblings: Siblings) -> Image:
     header = read_header(container)
     data, backing = container, None
     if header.features & EXTERNAL_DATA:
-        if not header.data_file:
-            raise UnsupportedError("QCOW2: its data is in a file that it does not name")
-        data, _ = siblings.file((header.data_file,), "QCOW2 data file")
+        data, _ = siblings.file((_data_path(header),), "QCOW2 data file")
     if header.backing:
-        what = "QCOW2 backing file"
-        if header.backing.startswith("json:") or "://" in header.backing:
-            raise UnsupportedError(f"{what}: expected a path, got {header.backing!a}")
-        if header.backing_format == "raw":
-            backing, _ = siblings.file((header.backing,), what)
-        else:
-            backing = siblings.disk(header.backing, what)
+        backing = _open_backing(_backing(header), siblings)
     return Qcow2(container, data, backing, header)
+
+
+def _data_path(header: Header) -> str:
+    if not header.data_file:
+        raise UnsupportedError("QCOW2: its data is in a file that it does not name")
+    return parse_backing(header.data_file, "raw", "QCOW2 data file").path
+
+
+def _backing(header: Header) -> Backing:
+    return parse_backing(header.backing, header.backing_format, "QCOW2 backing file")
+
+
+def _open_backing(backing: Backing, siblings: Siblings) -> Image:
+    what = "QCOW2 backing file"
+    file, above = siblings.file((backing.path,), what)
+    if backing.raw:
+        return file
+    disk = above.decode(file)
+    if disk is file and backing.format:
+        raise CorruptError(f"{what} {backing.path!a}: expected {backing.format!a}, got a raw file")
+    return disk
 
 
 class _Clusters(CompressedImage):
@@ -183,120 +213,89 @@ class _Clusters(CompressedImage):
         return made
 
 
-class Qcow2(MappedImage):
+class Qcow2(BlockImage):
     """The disk: clusters where the tables say, else the backing disk's bytes or zeros."""
 
     def __init__(
         self, container: Image, data: Image, backing: Image | None, header: Header
     ) -> None:
-        super().__init__(header.size)
-        self._container = container
-        self._data = data
-        self._backing = backing
-        self._header = header
-        self._cluster_bytes = 1 << header.cluster_bits
-        self._entry_bytes = 16 if header.features & EXTENDED_L2 else 8
-        self._l2_entries = self._cluster_bytes // self._entry_bytes
-        self._compressed = _Clusters(self, container, header)
-        needed = -(-header.size // (self._cluster_bytes * self._l2_entries))
-        if header.l1_entries < needed or header.l1_offset % self._cluster_bytes:
+        super().__init__(header.size, 1 << header.cluster_bits, data, backing, "QCOW2 cluster")
+        self._version = header.version
+        self._extended = bool(header.features & EXTENDED_L2)
+        self._external = data is not container
+        kind = EXTENDED_ENTRY if self._extended else ENTRY
+        entries = self._block_bytes // kind.itemsize
+        needed = -(-header.size // (self._block_bytes * entries))
+        if header.l1_entries < needed or header.l1_offset % self._block_bytes:
             raise CorruptError(
                 f"QCOW2 L1 table: expected {needed} entries at a whole cluster, got "
                 f"{header.l1_entries} at {header.l1_offset}"
             )
-        if header.l1_offset + needed * 8 > container.size:
-            raise CorruptError("QCOW2 L1 table: it ends beyond the file, which is cut short")
+        l1 = Table(container, header.l1_offset, needed, ">u8", "QCOW2 L1 table")
+        self._tables = Directory(l1, entries, kind, self._table_places)
+        self._compressed = _Clusters(self, container, header)
 
     def entry(self, cluster: int) -> tuple[int, int]:
         """A cluster's own entry of its L2 table, and its bitmap."""
-        return next(iter(self._entries(cluster, cluster + 1)))
+        entry = self._tables.entry(cluster)
+        return int(entry["place"]), int(entry["parts"]) if self._extended else 0
 
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        first = offset // self._cluster_bytes
-        end = -(-(offset + length) // self._cluster_bytes)
-        for cluster, (entry, bitmap) in enumerate(self._entries(first, end), first):
-            yield from self._cluster(cluster, entry, bitmap)
+    def _table_places(self, values: Values) -> Places:
+        """Where the L2 tables are that entries of the L1 table lead to."""
+        places = (values & OFFSET_MASK).astype(np.int64)
+        wrong = ((values & L1_RESERVED) != 0) | (places % self._block_bytes != 0)
+        return np.select([wrong, places == 0], [WRONG, NOWHERE], places)
 
-    def _entries(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """(entry, bitmap) of clusters in a range, a table at a time."""
-        while first < end:
-            table, index = divmod(first, self._l2_entries)
-            count = min(end - first, self._l2_entries - index)
-            place = self._l2_place(table)
-            if not place:
-                yield from ((0, 0) for _ in range(count))
-            else:
-                content = read_exactly(
-                    self._container, place + index * self._entry_bytes, count * self._entry_bytes,
-                    f"QCOW2 L2 table {table}",
-                )  # fmt: skip
-                words = struct.unpack(f">{len(content) // 8}Q", content)
-                bitmaps = words[1::2] if self._entry_bytes == 16 else (0,) * count
-                yield from zip(words[:: self._entry_bytes // 8], bitmaps, strict=True)
-            first += count
+    def _entries(self, first: int, end: int) -> Iterator[Entries]:
+        return self._tables.entries(first, end)
 
-    def _l2_place(self, table: int) -> int:
-        what = f"QCOW2 L1 entry {table}"
-        content = read_exactly(self._container, self._header.l1_offset + table * 8, 8, what)
-        entry = int.from_bytes(content, "big")
-        place = entry & OFFSET_MASK
-        if entry & ~(OFFSET_MASK | COPIED) or place % self._cluster_bytes:
-            raise CorruptError(f"{what}: expected a cluster's offset, got {entry:#x}")
-        return place
+    def _places(self, values: Values) -> Places:
+        words = values["place"].astype(np.uint64)
+        places = (words & OFFSET_MASK).astype(np.int64)
+        zero, stored = (words & READS_ZERO) != 0, places != 0
+        if self._external:  # whose first cluster may be at 0
+            stored |= (words & COPIED) != 0
+        wrong = ((words & RESERVED) != 0) | (places % self._block_bytes != 0)
+        absent = ~stored
+        if self._extended:
+            parts = values["parts"].astype(np.uint64)
+            wrong |= zero
+            zero, absent, stored = parts == ALL_ZERO, parts == 0, stored & (parts == ALL_STORED)
+        elif self._version < FIRST_WITH_ZEROS:
+            wrong |= zero
+        return np.select(
+            [(words & COMPRESSED) != 0, wrong, zero, absent, stored],
+            [SINGLE if self._external else OPAQUE, SINGLE, ZERO, ABSENT, places],
+            SINGLE,
+        )
 
-    def _cluster(self, cluster: int, entry: int, bitmap: int) -> Iterator[Extent]:
-        start = cluster * self._cluster_bytes
-        length = min(self._cluster_bytes, self._size - start)
-        if entry & COMPRESSED:
-            if self._data is not self._container:
-                raise CorruptError(f"QCOW2 cluster {cluster}: compressed beside a data file")
-            yield Extent(start, length, ExtentKind.OPAQUE, self._compressed, start)
-            return
-        place = entry & OFFSET_MASK
-        present = bool(place) or (self._data is not self._container and bool(entry & COPIED))
-        if entry & ~(OFFSET_MASK | COPIED | READS_ZERO) or place % self._cluster_bytes:
-            raise CorruptError(f"QCOW2 cluster {cluster}: expected an offset, got {entry:#x}")
-        if self._entry_bytes == 16:
-            if entry & READS_ZERO:
-                raise CorruptError(f"QCOW2 cluster {cluster}: a reserved bit is set")
-            yield from self._subclusters(cluster, place if present else None, bitmap)
-        elif entry & READS_ZERO:
-            if self._header.version < 3:
-                raise CorruptError(f"QCOW2 cluster {cluster}: a reserved bit is set")
-            yield Extent(start, length, ExtentKind.ZERO, None, 0)
-        elif present:
-            yield self._stored(start, length, place)
-        else:
-            yield from beneath(self._backing, start, length)
+    def _decoder(self) -> Image:
+        return self._compressed
 
-    def _subclusters(self, cluster: int, place: int | None, bitmap: int) -> Iterator[Extent]:
+    def _single(self, block: int, low: int, high: int) -> Iterator[Extent]:
         """A cluster in 32 parts, each stored, zeros or not there; like ones joined."""
-        step = self._cluster_bytes // SUBCLUSTERS
-        start = cluster * self._cluster_bytes
-        stored, zeros = bitmap & 0xFFFFFFFF, bitmap >> 32
-        if stored & zeros or (stored and place is None):
-            raise CorruptError(f"QCOW2 cluster {cluster}: its subclusters contradict one another")
+        del low, high
+        entry, bitmap = self.entry(block)
+        if entry & COMPRESSED:
+            raise CorruptError(f"QCOW2 cluster {block}: compressed beside a data file")
+        place = entry & OFFSET_MASK
+        if not self._extended or entry & (RESERVED | READS_ZERO) or place % self._block_bytes:
+            raise CorruptError(f"QCOW2 cluster {block}: expected an offset, got {entry:#x}")
+        present = place or (self._external and entry & COPIED)
+        stored, zeros = bitmap & ALL_STORED, bitmap >> SUBCLUSTERS
+        if stored & zeros or (stored and not present):
+            raise CorruptError(f"QCOW2 cluster {block}: its subclusters contradict one another")
+        step, start = self._block_bytes // SUBCLUSTERS, block * self._block_bytes
         states = [(stored >> part & 1, zeros >> part & 1) for part in range(SUBCLUSTERS)]
-        part = 0
-        while part < SUBCLUSTERS and start + part * step < self._size:
-            last = part + 1
-            while last < SUBCLUSTERS and states[last] == states[part]:
-                last += 1
-            at = start + part * step
-            length = min((last - part) * step, self._size - at)
-            if states[part][0]:
-                assert place is not None
-                yield self._stored(at, length, place + part * step)
-            elif states[part][1]:
+        for (own, zero), parts in groupby(range(SUBCLUSTERS), lambda part: states[part]):
+            run = list(parts)
+            at = start + run[0] * step
+            length = min(len(run) * step, self.size - at)
+            if length <= 0:
+                return
+            if own:
+                yield from self._stored(at, length, place + run[0] * step)
+            elif zero:
                 yield Extent(at, length, ExtentKind.ZERO, None, 0)
             else:
-                yield from beneath(self._backing, at, length)
-            part = last
-
-    def _stored(self, start: int, length: int, place: int) -> Extent:
-        if place + length > self._data.size:
-            raise CorruptError(
-                f"QCOW2 bytes at {start}: expected them within the file's {self._data.size} "
-                f"bytes, got {place} + {length}; the file is cut short or its table damaged"
-            )
-        return Extent(start, length, ExtentKind.DATA, self._data, place)
+                yield from beneath(self._parent, at, length)

@@ -60,11 +60,11 @@ class Siblings:
             f"{what}: expected {named} among the machine's files at this instant; capture it too"
         )
 
-    def disk(self, path: str, what: str) -> Image:
-        """The decoded disk in the file that a path names.
+    def decode(self, file: Image) -> Image:
+        """The disk in a file that was found; the file itself if it is a raw one.
 
         Raises:
-            CorruptError: it is not there, or damaged.
+            CorruptError: it is damaged, or what it stands on is not there.
             UnsupportedError: it is of a format that is not decoded.
         """
-        return self._decode(*self.file((path,), what))
+        return self._decode(file, self)

@@ -64,7 +64,11 @@ class Vdi(BlockImage):
                 name = uuid.UUID(bytes_le=parent)
                 raise UnsupportedError(f"VDI: a difference to parent {name} is not decoded")
         if sector_bytes != SECTOR_BYTES or extra_bytes % SECTOR_BYTES:
-            raise UnsupportedError(f"VDI: expected sectors of 512 bytes, got {sector_bytes}")
+            raise UnsupportedError(
+                f"VDI: expected sectors of 512 bytes, got {sector_bytes}, and {extra_bytes} a block"
+            )
+        if extra_bytes > BLOCK_BYTES_MAX:
+            raise CorruptError(f"VDI header: {extra_bytes} bytes before each block are too many")
         if not 0 < block_bytes <= BLOCK_BYTES_MAX or block_bytes % SECTOR_BYTES:
             raise CorruptError(f"VDI header: block size: expected sectors, got {block_bytes}")
         size = -(-size // SECTOR_BYTES) * SECTOR_BYTES  # VirtualBox writes odd sizes as well
