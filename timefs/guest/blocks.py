@@ -31,10 +31,10 @@ SINGLE: Final = -4
 
 
 class _Run(NamedTuple):
-    """Blocks one after another that lie together, or are of one kind."""
+    """Blocks one after another, those of `[first, end)`, that lie together or are of one kind."""
 
     first: int
-    count: int
+    end: int
     place: int
     """Bytes, or the kind."""
 
@@ -80,17 +80,18 @@ class BlockImage(MappedImage):
                 yield from self._extents_of(run, offset, offset + length)
 
     def _runs(self, entries: Entries) -> Iterator[_Run]:
-        places = self._places(entries.values)
-        if places.size < entries.count:  # one stands for all, and none is a place of its own
-            yield _Run(entries.first, entries.count, int(places[0]))
+        first, end, values = entries
+        places = self._places(values)
+        if places.size < end - first:  # one stands for all, and none is a place of its own
+            yield _Run(first, end, int(places[0]))
             return
         apart = np.flatnonzero(breaks(places, self._block_bytes)) + 1
-        for start, end in pairwise((0, *apart.tolist(), places.size)):
-            yield _Run(entries.first + start, end - start, int(places[start]))
+        for start, stop in pairwise((0, *apart.tolist(), places.size)):
+            yield _Run(first + start, first + stop, int(places[start]))
 
     def _extents_of(self, run: _Run, low: int, high: int) -> Iterator[Extent]:
         start = run.first * self._block_bytes
-        length = min(run.count * self._block_bytes, self.size - start)
+        length = min(run.end * self._block_bytes, self.size) - start
         if run.place >= 0:
             yield from self._stored(start, length, run.place)
         elif run.place == ABSENT:
@@ -100,7 +101,7 @@ class BlockImage(MappedImage):
         elif run.place == OPAQUE:
             yield Extent(start, length, ExtentKind.OPAQUE, self._decoder(), start)
         else:
-            for block in range(run.first, run.first + run.count):
+            for block in range(run.first, run.end):
                 yield from self._single(block, low, high)
 
     def _stored(self, start: int, length: int, place: int) -> Iterator[Extent]:

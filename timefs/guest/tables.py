@@ -34,18 +34,18 @@ Places = NDArray[np.int64]
 
 
 class Entries(NamedTuple):
-    """Entries of a table one after another."""
+    """Entries of a table one after another, those of `[first, end)`."""
 
     first: int
-    count: int
+    end: int
     values: Values
-    """As many as `count`; or one that stands for all, where they lie in a hole and are 0."""
+    """As many; or one that stands for all, where they lie in a hole and are 0."""
 
 
 class Table:
     """Entries of one kind in a file."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # a table is exactly these
+    def __init__(
         self, file: Image, offset: int, count: int, kind: "np.dtype[Any] | str", what: str
     ) -> None:
         self.count: Final = count
@@ -73,7 +73,7 @@ class Table:
         """The entries of `[first, end)`, in order."""
         width = self._entry_bytes
         if (end - first) * width <= PIECE_BYTES:
-            yield Entries(first, end - first, self._read(first, end))
+            yield Entries(first, end, self._read(first, end))
             return
         at = first
         for extent in self.file.extents(self._offset + first * width, (end - first) * width):
@@ -86,11 +86,11 @@ class Table:
             stop = min(-(-inside // width), end)
             while at < stop:
                 part = min(stop, at + PIECE_BYTES // width)
-                yield Entries(at, part - at, self._read(at, part))
+                yield Entries(at, part, self._read(at, part))
                 at = part
 
     def _empty(self, first: int, end: int) -> Entries:
-        return Entries(first, end - first, np.zeros(1, self._kind))
+        return Entries(first, end, np.zeros(1, self._kind))
 
     def _read(self, first: int, end: int) -> Values:
         width = self._entry_bytes
@@ -99,10 +99,10 @@ class Table:
 
 
 class _Group(NamedTuple):
-    """Tables that the directory's entries from `first` on lead to, one after another in the file."""
+    """Tables one after another, to which the directory's entries of `[first, end)` lead."""
 
     first: int
-    count: int
+    end: int
     place: int
     """Bytes; negative if all that is known is that they are wrong."""
 
@@ -132,7 +132,7 @@ class Directory:
         apart = (np.diff(numbers) != 1) | breaks(found, self._table_bytes)
         starts = np.flatnonzero(np.append(True, apart)) if numbers.size else numbers
         self._firsts = numbers[starts]
-        self._counts = np.diff(starts, append=numbers.size)
+        self._ends = self._firsts + np.diff(starts, append=numbers.size)
         self._places = found[starts]
 
     def entry(self, number: int) -> Any:
@@ -153,22 +153,22 @@ class Directory:
             if start > at:
                 yield self._empty(at, start)
                 at = start
-            stop = min(start + group.count * size, end)
+            stop = min(group.end * size, end)
             for part in self._table(group).entries(at - start, stop - start):
-                yield part._replace(first=start + part.first)
+                yield Entries(start + part.first, start + part.end, part.values)
             at = stop
         if at < end:
             yield self._empty(at, end)
 
     def _empty(self, first: int, end: int) -> Entries:
-        return Entries(first, end - first, np.zeros(1, self._kind))
+        return Entries(first, end, np.zeros(1, self._kind))
 
     def _groups(self, first: int, end: int) -> Iterator[_Group]:
         low = max(int(np.searchsorted(self._firsts, first, "right")) - 1, 0)
         high = int(np.searchsorted(self._firsts, end))
         for index in range(low, high):
-            group = _Group(*(int(part[index]) for part in (self._firsts, self._counts, self._places)))
-            if group.first + group.count > first:
+            group = _Group(*(int(part[index]) for part in (self._firsts, self._ends, self._places)))
+            if group.end > first:
                 yield group
 
     def _table(self, group: _Group) -> Table:
@@ -178,7 +178,7 @@ class Directory:
                 f"{what}: expected the place of a table of its own, got "
                 f"{self._directory.entry(group.first):#x}"
             )
-        count = group.count * self._table_entries
+        count = (group.end - group.first) * self._table_entries
         return Table(self._directory.file, group.place, count, self._kind, what)
 
 
@@ -202,8 +202,10 @@ def _expect_at_most(entries: int, table: Table) -> None:
 
 
 def breaks(places: Places, length: int) -> NDArray[np.bool_]:
-    """Whether each but the last is apart from the next: `length` bytes further on, or alike if
-    negative, it would not be."""
+    """Whether each but the last is apart from the next.
+
+    It is not if that is `length` bytes further on, or the same where both are negative.
+    """
     left, right = places[:-1], places[1:]
     return right != np.where(left < 0, left, left + length)
 
@@ -217,8 +219,9 @@ def overlapping(places: Places, length: int) -> NDArray[np.int64]:
 
 
 def shared(table: Table, unused: int, length: int) -> Values:
-    """Those entries, below `unused`, which are less than `length` from another: each says where a
-    block of that length is, so two blocks claim the same bytes.
+    """Those entries, below `unused`, that claim for a block what another claims as well.
+
+    Each is where a block of a length begins, in any unit.
 
     Raises:
         UnsupportedError: it is too large a table to be looked through.
@@ -226,7 +229,7 @@ def shared(table: Table, unused: int, length: int) -> Values:
     _expect_at_most(ENTRIES_MAX, table)
     parts = [np.empty(0, np.uint32)]
     for part in table.entries(0, table.count):
-        repeated = 1 if part.values.size == part.count else 2  # one stands for all
+        repeated = 1 if part.values.size == part.end - part.first else 2  # one stands for all
         used = part.values[part.values < unused].astype(np.uint32)
         parts.append(np.repeat(used, repeated))
     values = np.concatenate(parts)

@@ -3,8 +3,8 @@
 Defined here and only here. Used by timefs.guest.detect. Immutable and thread-safe. The table
 is looked through when the disk is opened; it and the bitmaps are read as needed.
 
-Source: Virtual Hard Disk Image Format Specification 1.0 (Microsoft, 2006); what guests see of disks by
-some creators as QEMU's block/vpc.c documents it.
+Source: Virtual Hard Disk Image Format Specification 1.0 (Microsoft, 2006); what guests see of disks
+by some creators as QEMU's block/vpc.c documents it.
 """
 
 import struct
@@ -112,8 +112,11 @@ def _footer(content: bytes, offset: int) -> Footer:
 
 
 def _disk_bytes(size: int, creator: bytes, shape: int) -> int:
-    """What the guest sees of a disk of that size: whole sectors, and by Virtual PC and programs that
-    take after it only those that its cylinders, heads and sectors a track number."""
+    """What the guest sees of a disk of that size.
+
+    Whole sectors; by Virtual PC, and programs that take after it, only those that its cylinders,
+    heads and sectors a track number.
+    """
     size = size // SECTOR_BYTES * SECTOR_BYTES
     numbered = (shape >> 16) * (shape >> 8 & 0xFF) * (shape & 0xFF)
     if creator in CREATORS_OF_EXACT_SIZES or numbered in (0, NUMBERED_MAX):
@@ -234,8 +237,10 @@ class FixedVhd(MappedImage):
 
 
 class DynamicVhd(BlockImage):
-    """A disk of blocks: where the table and the bitmap before each block say, else the parent's
-    bytes, or zeros without one."""
+    """A disk of blocks, each with a bitmap of the sectors that it has.
+
+    All others are the parent's, or zeros without one: a block need not have been cleared.
+    """
 
     def __init__(self, container: Image, size: int, header: Header, parent: Image | None) -> None:
         super().__init__(size, header.block_bytes, container, parent, "VHD block")

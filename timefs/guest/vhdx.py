@@ -62,8 +62,8 @@ KNOWN_ITEMS: Final = {
 
 NOT_PRESENT: Final = 0
 ZERO_STATES: Final = (1, 2, 3, 5)
-"""Undefined, zero, unmapped, and unmapped as the format's drafts had it: all read as zeros, never as
-the parent's bytes."""
+"""Undefined, zero, unmapped, and unmapped as drafts of the format had it: all read as zeros, never
+as the parent's bytes."""
 
 FULLY_PRESENT: Final = 6
 PARTIALLY_PRESENT: Final = 7
@@ -264,14 +264,12 @@ class Vhdx(BlockImage):
         last = end - 1
         for part in self._table.entries(first + first // chunk, last + last // chunk + 1):
             start = part.first - part.first // (chunk + 1)
-            stop = part.first + part.count
-            count = stop - stop // (chunk + 1) - start
+            stop = part.end - part.end // (chunk + 1)
             values = part.values
-            if values.size == part.count:
-                index = np.arange(part.first, stop)
-                values = values[index % (chunk + 1) != chunk]
-            if count:
-                yield Entries(start, count, values)
+            if values.size == part.end - part.first:
+                values = values[np.arange(part.first, part.end) % (chunk + 1) != chunk]
+            if stop > start:
+                yield Entries(start, stop, values)
 
     def _places(self, values: Values) -> Places:
         states = values & 7
@@ -286,7 +284,9 @@ class Vhdx(BlockImage):
         start = block * self._block_bytes
         low, high = max(low, start), min(high, start + self._block_bytes, self.size)
         if state != PARTIALLY_PRESENT or self._parent is None:
-            raise CorruptError(f"VHDX block {block}: a state that it cannot have, {state} at {place}")
+            raise CorruptError(
+                f"VHDX block {block}: a state that it cannot have, {state} at {place}"
+            )
         if place < MIB or place + high - start > self._file.size:
             raise CorruptError(
                 f"VHDX block {block}: expected it within the file's {self._file.size} bytes, "

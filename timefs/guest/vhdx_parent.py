@@ -43,6 +43,18 @@ def parse_locator(content: bytes) -> ParentLocator:
         raise UnsupportedError(f"VHDX parent locator: unknown type {uuid.UUID(bytes_le=kind)}")
     if HEADER.size + count * ENTRY.size > len(content):
         raise CorruptError(f"VHDX parent locator: {count} entries do not fit in it")
+    values = _values(content, count)
+    try:
+        linkages = [uuid.UUID(values[key]).bytes_le for key in LINKAGES if key in values]
+    except ValueError as error:
+        raise CorruptError(f"VHDX parent locator: linkage: {error}") from error
+    if not linkages:
+        raise CorruptError("VHDX parent locator: it does not say which state of the parent")
+    return ParentLocator([values[key] for key in PATHS if values.get(key)], linkages)
+
+
+def _values(content: bytes, count: int) -> dict[str, str]:
+    """Of the keys that matter here."""
     values: dict[str, str] = {}
     for number in range(count):
         key_at, value_at, key_bytes, value_bytes = ENTRY.unpack_from(
@@ -54,16 +66,10 @@ def parse_locator(content: bytes) -> ParentLocator:
             continue
         key = _text(content[key_at : key_at + key_bytes]).lower()
         if key in values:
-            raise CorruptError(f"VHDX parent locator: {key}: expected it once")
+            raise CorruptError(f"VHDX parent locator: {key}: expected it once, got it again")
         if key in (*PATHS, *LINKAGES):
             values[key] = _text(content[value_at : value_at + value_bytes])
-    try:
-        linkages = [uuid.UUID(values[key]).bytes_le for key in LINKAGES if key in values]
-    except ValueError as error:
-        raise CorruptError(f"VHDX parent locator: linkage: {error}") from error
-    if not linkages:
-        raise CorruptError("VHDX parent locator: it does not say which state of the parent")
-    return ParentLocator([values[key] for key in PATHS if values.get(key)], linkages)
+    return values
 
 
 def _text(content: bytes) -> str:

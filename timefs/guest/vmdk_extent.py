@@ -7,14 +7,16 @@ Source: VMware, Virtual Disk Format 5.0; seSparse as QEMU's block/vmdk.c documen
 """
 
 import struct
-from abc import abstractmethod
 from collections.abc import Iterator
-from enum import Enum
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from store.errors import CorruptError, UnsupportedError
-from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
+from store.image import Extent, Image, read_exactly
+from timefs.guest.blocks import ABSENT, OPAQUE, SINGLE, ZERO, BlockImage
 from timefs.guest.compressed import CompressedImage, inflate
+from timefs.guest.tables import NOWHERE, WRONG, Directory, Entries, Places, Table, Values
 
 SECTOR_BYTES: Final = 512
 MAGIC: Final = b"KDMV"
@@ -37,6 +39,16 @@ SESPARSE_VOLATILE_MAGIC: Final = 0xCAFECAFE
 SESPARSE: Final = struct.Struct("<QQQQQQ32x16Q")
 SESPARSE_VOLATILE: Final = struct.Struct("<QQQB")
 SESPARSE_VERSION: Final = 0x0000000200000001
+SESPARSE_TABLE: Final = 0x10000000
+"""The upper half of an entry that leads to a table, whose number is the lower."""
+
+LOW_HALF: Final = 0xFFFFFFFF
+SESPARSE_HIGH: Final = 0x0FFFFFFFFFFFF000
+SESPARSE_LOW: Final = 0xFFF
+"""A grain's number has its low 12 bits above the others."""
+
+GRAINS_MAX: Final = 1 << 48
+"""Beyond, no grain's place is a number of 63 bits."""
 
 
 class SparseHeader(NamedTuple):
@@ -94,90 +106,56 @@ def _header(file: Image, offset: int) -> SparseHeader:
     )  # fmt: skip
 
 
-class _State(Enum):
-    ABSENT = 0
-    """Not written here: the parent's, or zeros."""
-    ZERO = 1
-
-
-class Grains(MappedImage):
+class Grains(BlockImage):
     """An extent: grains where the tables say, else what is beneath."""
 
-    def __init__(self, file: Image, size: int, grain_bytes: int, beneath: Image | None) -> None:
-        super().__init__(size)
-        self._file = file
-        self._grain_bytes = grain_bytes
-        self._beneath = beneath
+    _tables: Directory
 
-    @abstractmethod
-    def grains(self, first: int, count: int) -> Iterator["int | _State"]:
-        """Where grains are in the file, in bytes."""
+    def _entries(self, first: int, end: int) -> Iterator[Entries]:
+        return self._tables.entries(first, end)
 
-    def map(self, offset: int, length: int) -> Iterator[Extent]:
-        first = offset // self._grain_bytes
-        count = -(-(offset + length) // self._grain_bytes) - first
-        for grain, place in enumerate(self.grains(first, count), first):
-            start = grain * self._grain_bytes
-            size = min(self._grain_bytes, self.size - start)
-            if isinstance(place, int):
-                yield self._stored(start, size, place)
-            elif place is _State.ZERO or self._beneath is None:
-                yield Extent(start, size, ExtentKind.ZERO, None, 0)
-            else:
-                yield Extent(start, size, ExtentKind.DATA, self._beneath, start)
-
-    def _stored(self, start: int, length: int, place: int) -> Extent:
-        if place + length > self._file.size:
-            raise CorruptError(
-                f"VMDK grain of bytes at {start}: expected it within the file's {self._file.size} "
-                f"bytes, got {place}; the file is cut short or its table damaged"
-            )
-        return Extent(start, length, ExtentKind.DATA, self._file, place)
+    def _single(self, block: int, low: int, high: int) -> Iterator[Extent]:
+        del low, high
+        raise CorruptError(
+            f"VMDK grain {block}: expected a place or a known state, got "
+            f"{self._tables.entry(block):#x}"
+        )
 
 
 class Sparse(Grains):
     """A hosted sparse extent: 32-bit sectors in two levels of tables."""
 
-    def __init__(self, file: Image, size: int, beneath: Image | None) -> None:
+    def __init__(self, file: Image, size: int, parent: Image | None) -> None:
         header = sparse_header(file)
         if header.size < size:
             raise CorruptError(f"VMDK extent: expected {size} bytes, its header has {header.size}")
-        super().__init__(file, size, header.grain_bytes, beneath)
+        super().__init__(size, header.grain_bytes, file, parent, "VMDK grain")
         self._header = header
         self._compressed = _CompressedGrains(self, file, header)
         tables = -(-size // (header.grain_bytes * header.table_entries))
-        if not header.directory_at or header.directory_at + tables * 4 > file.size:
-            raise CorruptError("VMDK grain directory: expected it within the file, got beyond")
+        directory = Table(file, header.directory_at, tables, "<u4", "VMDK grain directory")
+        self._tables = Directory(directory, header.table_entries, "<u4", _table_places)
 
-    def grains(self, first: int, count: int) -> Iterator["int | _State"]:
-        entries = self._header.table_entries
-        while count > 0:
-            number, index = divmod(first, entries)
-            part = min(count, entries - index)
-            at = self._header.directory_at + number * 4
-            where = f"VMDK grain directory entry {number}"
-            sector = int.from_bytes(read_exactly(self._file, at, 4, where), "little")
-            if not sector:
-                yield from (_State.ABSENT for _ in range(part))
-            else:
-                at = sector * SECTOR_BYTES + index * 4
-                table = read_exactly(self._file, at, part * 4, f"VMDK grain table {number}")
-                for (entry,) in struct.iter_unpack("<I", table):
-                    yield self._place(entry)
-            first += part
-            count -= part
+    def place(self, grain: int) -> int:
+        """Where a grain that is there begins in the file, in bytes."""
+        return int(self._tables.entry(grain)) * SECTOR_BYTES
 
-    def _place(self, entry: int) -> "int | _State":
-        if not entry:
-            return _State.ABSENT
-        if entry == ZERO_GRAIN and self._header.flags & HAS_ZERO_GRAINS:
-            return _State.ZERO
-        return entry * SECTOR_BYTES
-
-    def _stored(self, start: int, length: int, place: int) -> Extent:
+    def _places(self, values: Values) -> Places:
+        places = values.astype(np.int64) * SECTOR_BYTES
         if self._header.compressed:
-            return Extent(start, length, ExtentKind.OPAQUE, self._compressed, start)
-        return super()._stored(start, length, place)
+            places[:] = OPAQUE
+        if self._header.flags & HAS_ZERO_GRAINS:
+            places[values == ZERO_GRAIN] = ZERO
+        places[values == 0] = ABSENT
+        return places
+
+    def _decoder(self) -> Image:
+        return self._compressed
+
+
+def _table_places(values: Values) -> Places:
+    """Where the grain tables are that entries of a grain directory lead to."""
+    return np.where(values == 0, NOWHERE, values.astype(np.int64) * SECTOR_BYTES)
 
 
 class _CompressedGrains(CompressedImage):
@@ -192,8 +170,7 @@ class _CompressedGrains(CompressedImage):
 
     def piece(self, number: int) -> bytes:
         what = f"VMDK grain {number}"
-        place = next(self._extent.grains(number, 1))
-        assert isinstance(place, int)
+        place = self._extent.place(number)
         if self._header.flags & MARKERS:
             lba, length = GRAIN.unpack(read_exactly(self._file, place, GRAIN.size, what))
             place += GRAIN.size
@@ -216,77 +193,59 @@ class _CompressedGrains(CompressedImage):
 class SeSparse(Grains):
     """A space-efficient sparse extent: 64-bit entries whose top bits are states."""
 
-    def __init__(self, file: Image, size: int, beneath: Image | None) -> None:
+    def __init__(self, file: Image, size: int, parent: Image | None) -> None:
         fields = SESPARSE.unpack(read_exactly(file, 0, SESPARSE.size, "seSparse header"))
-        _, version, capacity, grain, table_sectors, _ = fields[:6]
-        volatile_at, directory_at, tables_at, grains_at = (
-            fields[6],
-            fields[12],
-            fields[14],
-            fields[20],
-        )
-        if version != SESPARSE_VERSION:
-            raise UnsupportedError(f"seSparse: expected version 2.1, got {version:#x}")
+        _, version, capacity, grain, table_sectors, flags = fields[:6]
+        if version != SESPARSE_VERSION or flags:
+            raise UnsupportedError(f"seSparse: expected version 2.1, got {version:#x}, {flags:#x}")
         if capacity * SECTOR_BYTES < size or capacity > EXTENT_BYTES_MAX // SECTOR_BYTES:
             raise CorruptError(f"seSparse header: capacity: got {capacity} sectors")
+        if max(fields[6], fields[12], fields[14], fields[20]) * SECTOR_BYTES > file.size:
+            raise CorruptError("seSparse header: expected its parts within the file, got beyond")
         if grain != 8 or table_sectors != 64:
             raise UnsupportedError(f"seSparse: grains of {grain}, tables of {table_sectors}")
-        super().__init__(file, size, grain * SECTOR_BYTES, beneath)
-        what = "seSparse volatile header"
-        content = read_exactly(file, volatile_at * SECTOR_BYTES, SESPARSE_VOLATILE.size, what)
-        magic, _, _, replay = SESPARSE_VOLATILE.unpack(content)
-        if magic != SESPARSE_VOLATILE_MAGIC:
-            raise CorruptError(f"{what}: expected its magic, got {magic:#x}")
-        if replay:
-            raise UnsupportedError("seSparse: its journal must be replayed, which is not done")
-        self._directory_at = directory_at * SECTOR_BYTES
-        self._directory_bytes = fields[13] * SECTOR_BYTES
-        self._tables_at = tables_at * SECTOR_BYTES
-        self._tables = fields[15] // table_sectors
-        self._grains_at = grains_at * SECTOR_BYTES
+        super().__init__(size, grain * SECTOR_BYTES, file, parent, "VMDK grain")
+        _expect_clean(file, fields[6] * SECTOR_BYTES)
+        self._tables_at = fields[14] * SECTOR_BYTES
+        self._table_count = fields[15] // table_sectors
+        self._grains_at = fields[20] * SECTOR_BYTES
         self._table_bytes = table_sectors * SECTOR_BYTES
+        tables = -(-size * 8 // (self._block_bytes * self._table_bytes))
+        what = "seSparse grain directory"
+        if tables * 8 > fields[13] * SECTOR_BYTES:
+            raise CorruptError(f"{what}: expected {tables} entries, got {fields[13]} sectors")
+        directory = Table(file, fields[12] * SECTOR_BYTES, tables, "<u8", what)
+        self._tables = Directory(directory, self._table_bytes // 8, "<u8", self._table_places)
 
-    def grains(self, first: int, count: int) -> Iterator["int | _State"]:
-        entries = self._table_bytes // 8
-        while count > 0:
-            number, index = divmod(first, entries)
-            part = min(count, entries - index)
-            table_at = self._table(number)
-            if table_at is None:
-                yield from (_State.ABSENT for _ in range(part))
-            else:
-                at = table_at + index * 8
-                table = read_exactly(self._file, at, part * 8, f"seSparse table {number}")
-                for (entry,) in struct.iter_unpack("<Q", table):
-                    yield self._place(entry)
-            first += part
-            count -= part
+    def _table_places(self, values: Values) -> Places:
+        numbers = (values & LOW_HALF).astype(np.int64)
+        right = (values >> 32 == SESPARSE_TABLE) & (numbers < self._table_count)
+        places = numbers * self._table_bytes + self._tables_at
+        return np.select([values == 0, right], [NOWHERE, places], WRONG)
 
-    def _table(self, number: int) -> int | None:
-        what = f"seSparse directory entry {number}"
-        if (number + 1) * 8 > self._directory_bytes:
-            raise CorruptError(f"{what}: expected it within the directory, got beyond")
-        content = read_exactly(self._file, self._directory_at + number * 8, 8, what)
-        entry = int.from_bytes(content, "little")
-        if not entry:
-            return None
-        if entry >> 32 != 0x10000000 or (entry & 0xFFFFFFFF) >= self._tables:
-            raise CorruptError(f"{what}: expected a table's number, got {entry:#x}")
-        return self._tables_at + (entry & 0xFFFFFFFF) * self._table_bytes
-
-    def _place(self, entry: int) -> "int | _State":
-        state = entry >> 60
-        if state == 3:
-            number = (entry & 0x0FFF000000000000) >> 48 | (entry & 0x0000FFFFFFFFFFFF) << 12
-            return self._grains_at + number * self._grain_bytes
-        if state in (1, 2):
-            return _State.ZERO
-        if entry:
-            raise CorruptError(f"seSparse table: expected a grain's entry, got {entry:#x}")
-        return _State.ABSENT
+    def _places(self, values: Values) -> Places:
+        states = values >> 60
+        numbers = values << 12 & SESPARSE_HIGH | values >> 48 & SESPARSE_LOW
+        places = np.minimum(numbers, GRAINS_MAX).astype(np.int64) * self._block_bytes
+        return np.select(
+            [values == 0, (states == 1) | (states == 2), states == 3],
+            [ABSENT, ZERO, places + self._grains_at],
+            SINGLE,
+        )
 
 
-def open_grains(file: Image, size: int, beneath: Image | None) -> Image:
+def _expect_clean(file: Image, at: int) -> None:
+    """Whether all is in its place, and nothing in the journal of an seSparse extent."""
+    what = "seSparse volatile header"
+    content = read_exactly(file, at, SESPARSE_VOLATILE.size, what)
+    magic, _, _, replay = SESPARSE_VOLATILE.unpack(content)
+    if magic != SESPARSE_VOLATILE_MAGIC:
+        raise CorruptError(f"{what}: expected its magic, got {magic:#x}")
+    if replay:
+        raise UnsupportedError("seSparse: its journal must be replayed, which is not done")
+
+
+def open_grains(file: Image, size: int, parent: Image | None) -> Image:
     """The bytes of an extent with grain tables, upon what is beneath it.
 
     Raises:
@@ -294,5 +253,5 @@ def open_grains(file: Image, size: int, beneath: Image | None) -> Image:
         UnsupportedError: it needs a feature that is not decoded.
     """
     if file.read(0, len(SESPARSE_MAGIC)) == SESPARSE_MAGIC:
-        return SeSparse(file, size, beneath)
-    return Sparse(file, size, beneath)
+        return SeSparse(file, size, parent)
+    return Sparse(file, size, parent)
