@@ -22,17 +22,17 @@ class Piece(NamedTuple):
 
 
 class JoinedImage(MappedImage):
-    """The pieces, which are in order and do not overlap; empty ones do not count."""
+    """The pieces, which are in order and do not overlap; those without bytes do not count."""
 
     def __init__(self, size: int, pieces: Iterable[Piece]) -> None:
         super().__init__(size)
-        self._pieces = [piece for piece in pieces if piece.length]
+        self._pieces = [piece for piece in pieces if piece.length > 0]
         self._starts = [piece.start for piece in self._pieces]
 
     def map(self, offset: int, length: int) -> Iterator[Extent]:
         at, end = offset, offset + length
         number = max(bisect_right(self._starts, offset) - 1, 0)
-        for piece in self._pieces[number:]:
+        for piece in map(self._pieces.__getitem__, range(number, len(self._pieces))):
             if piece.start >= end:
                 break
             if piece.start + piece.length <= at:

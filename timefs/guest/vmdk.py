@@ -1,56 +1,32 @@
 """VMDK: VMware's disks as images: a descriptor and the extents it lists, on a parent or alone.
 
-Defined here and only here: descriptors and the disk they make. The extents that have tables are in
-timefs.guest.vmdk_extent. Used by timefs.guest.detect. Immutable and thread-safe. Extents of ESX
-kinds that no file holds (raw device maps) and old ESX snapshots (vmfsSparse) are not supported.
+Defined here and only here: the disk. The text that describes it is in guest.vmdk_descriptor, the
+extents that have tables are in guest.vmdk_extent. Used by timefs.guest.detect. Immutable and
+thread-safe. Extents of ESX kinds that no file holds (raw device maps) and old ESX snapshots
+(vmfsSparse) are not supported.
 
 Source: VMware, Virtual Disk Format 5.0; seSparse as QEMU's block/vmdk.c documents it.
 """
 
-import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, Image, MappedImage
 from timefs.guest.beneath import beneath
 from timefs.guest.joined import JoinedImage, Piece
 from timefs.guest.siblings import Siblings
-from timefs.guest.vmdk_extent import MAGIC, SECTOR_BYTES, SESPARSE_MAGIC, open_grains, sparse_header
-
-DESCRIPTOR_MAGIC: Final = b"# disk descriptorfile"
-DESCRIPTOR_BYTES_MAX: Final = 1 << 20
-EXTENTS_MAX: Final = 4096
-DISK_BYTES_MAX: Final = 1 << 60
-FLAT_KINDS: Final = ("FLAT", "VMFS")
-NO_PARENT: Final = "ffffffff"
-
-_KEY = re.compile(r"^\s*([\w.]+)\s*=\s*\"?([^\"]*?)\"?\s*$")
-_EXTENT = re.compile(
-    r"^\s*(RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+\"([^\"]*)\"(?:\s+(\d+))?.*)?$"
+from timefs.guest.vmdk_descriptor import (
+    DESCRIPTOR_BYTES_MAX,
+    HEAD_BYTES,
+    Descriptor,
+    ListedExtent,
+    is_descriptor,
+    parse_descriptor,
 )
+from timefs.guest.vmdk_extent import MAGIC, SESPARSE_MAGIC, open_grains, sparse_header
 
-
-class ListedExtent(NamedTuple):
-    """A line of a descriptor's list of extents."""
-
-    access: str
-    size: int
-    """Bytes."""
-    kind: str
-    path: str
-    offset: int
-    """Bytes, into the file of a flat extent."""
-
-
-class Descriptor(NamedTuple):
-    """What a descriptor says."""
-
-    cid: str
-    parent_cid: str
-    parent: str
-    """Path of the parent's descriptor; empty if there is none."""
-    extents: list[ListedExtent]
+FLAT_KINDS: Final = ("FLAT", "VMFS")
 
 
 def is_vmdk(container: Image) -> bool:
@@ -58,9 +34,9 @@ def is_vmdk(container: Image) -> bool:
 
     An extent without a descriptor is a piece of a disk that another file describes.
     """
-    if container.read(0, len(DESCRIPTOR_MAGIC)).lower() == DESCRIPTOR_MAGIC:
-        return True
-    return container.read(0, 4) == MAGIC and bool(sparse_header(container).descriptor_offset)
+    if container.read(0, len(MAGIC)) == MAGIC:
+        return bool(sparse_header(container).descriptor_offset)
+    return is_descriptor(container.read(0, HEAD_BYTES))
 
 
 def read_descriptor(container: Image) -> Descriptor:
@@ -69,42 +45,27 @@ def read_descriptor(container: Image) -> Descriptor:
     Raises:
         CorruptError: it contradicts the format.
     """
-    if container.read(0, 4) == MAGIC:
+    if container.read(0, len(MAGIC)) == MAGIC:
         header = sparse_header(container)
-        if header.descriptor_bytes > DESCRIPTOR_BYTES_MAX:
-            raise CorruptError(f"VMDK descriptor: {header.descriptor_bytes} bytes are too many")
-        content = container.read(header.descriptor_offset, header.descriptor_bytes)
+        length = min(header.descriptor_bytes, DESCRIPTOR_BYTES_MAX)
+        content = container.read(header.descriptor_offset, length)
     else:
         content = container.read(0, DESCRIPTOR_BYTES_MAX)
-    if content[: len(DESCRIPTOR_MAGIC)].lower() != DESCRIPTOR_MAGIC:
-        raise CorruptError("VMDK descriptor: expected its first line, got something else")
-    values: dict[str, str] = {}
-    extents: list[ListedExtent] = []
-    for line in content.partition(b"\0")[0].decode(errors="surrogateescape").splitlines():
-        piece, pair = _EXTENT.match(line), _KEY.match(line)
-        if piece is not None:
-            access, sectors, kind, path, offset = piece.groups()
-            numbers = (int(sectors[:20]) * SECTOR_BYTES, int((offset or "0")[:20]) * SECTOR_BYTES)
-            extents.append(ListedExtent(access, numbers[0], kind.upper(), path or "", numbers[1]))
-        elif pair is not None and not line.lstrip().startswith("#"):
-            values[pair[1].lower()] = pair[2]
-    if not extents or len(extents) > EXTENTS_MAX:
-        raise CorruptError(f"VMDK descriptor: expected 1 to {EXTENTS_MAX} extents, not so many")
-    if sum(extent.size for extent in extents) > DISK_BYTES_MAX:
-        raise CorruptError("VMDK descriptor: its extents are absurdly large")
-    parent_cid = values.get("parentcid", NO_PARENT).lower().rjust(8, "0")
-    parent = values.get("parentfilenamehint", "") if parent_cid != NO_PARENT else ""
-    if parent_cid != NO_PARENT and not parent:
-        raise CorruptError("VMDK descriptor: it has a parent and does not name it")
-    return Descriptor(values.get("cid", "").lower().rjust(8, "0"), parent_cid, parent, extents)
+    if not is_descriptor(content):
+        raise CorruptError("VMDK descriptor: expected its keys, got something else")
+    return parse_descriptor(content)
+
+
+def _describes_itself(container: Image) -> bool:
+    """Whether the descriptor lies in the disk's only extent."""
+    return container.read(0, len(MAGIC)) == MAGIC and sparse_header(container).size > 0
 
 
 def references(container: Image) -> list[str]:
     """The paths of the files that the disk's content depends on."""
     descriptor = read_descriptor(container)
-    paths = [extent.path for extent in descriptor.extents if extent.path]
-    embedded = container.read(0, 4) == MAGIC
-    return ([] if embedded else paths) + ([descriptor.parent] if descriptor.parent else [])
+    listed = [] if _describes_itself(container) else descriptor.extents
+    return [*descriptor.parent_names, *(name for extent in listed for name in extent.names)]
 
 
 def open_vmdk(container: Image, siblings: Siblings) -> Image:
@@ -115,15 +76,16 @@ def open_vmdk(container: Image, siblings: Siblings) -> Image:
         UnsupportedError: it needs a feature that is not decoded.
     """
     descriptor = read_descriptor(container)
-    parent = _parent(descriptor, siblings) if descriptor.parent else None
-    embedded = container.read(0, 4) == MAGIC
-    if embedded and len(descriptor.extents) != 1:
-        raise CorruptError("VMDK: expected one extent where the descriptor is inside it")
+    parent = _parent(descriptor, siblings) if descriptor.parent_names else None
+    if _describes_itself(container):
+        return open_grains(container, sparse_header(container).size, parent)
+    if not descriptor.extents:
+        raise CorruptError("VMDK descriptor: it lists no extent")
     pieces: list[Piece] = []
     start = 0
     for extent in descriptor.extents:
         below = _Beneath.of(parent, start, extent.size)
-        image = _image(extent, container if embedded else None, siblings, below)
+        image = _image(extent, descriptor.note, siblings, below)
         if image is not None:
             flat = extent.kind in FLAT_KINDS
             pieces.append(Piece(start, extent.size, image, extent.offset if flat else 0))
@@ -132,31 +94,31 @@ def open_vmdk(container: Image, siblings: Siblings) -> Image:
 
 
 def _parent(descriptor: Descriptor, siblings: Siblings) -> Image:
-    file, above = siblings.file((descriptor.parent,), "VMDK parent")
+    what = f"VMDK parent {descriptor.parent_names[0]!a}"
+    file, above = siblings.file(descriptor.parent_names, what + descriptor.note)
     if not is_vmdk(file):
-        raise CorruptError(f"VMDK parent {descriptor.parent!a}: expected a VMDK, got another file")
+        raise CorruptError(f"{what}: expected a VMDK, got another file")
     got = read_descriptor(file).cid
     if got != descriptor.parent_cid:
         raise CorruptError(
-            f"VMDK parent {descriptor.parent!a}: content id: expected {descriptor.parent_cid}, "
-            f"got {got}; it was written to after the child was made"
+            f"{what}: content id: expected {descriptor.parent_cid}, got {got}; it was written to "
+            "after the child was made"
         )
     return open_vmdk(file, above)
 
 
 def _image(
-    extent: ListedExtent, file: Image | None, siblings: Siblings, beneath: Image | None
+    extent: ListedExtent, note: str, siblings: Siblings, beneath: Image | None
 ) -> Image | None:
     """The bytes of one extent; None for one of zeros."""
-    what = f"VMDK extent {extent.path!a}"
     if extent.kind == "ZERO":
         return beneath
+    what = f"VMDK extent {next(iter(extent.names), '')!a}"
     if extent.access == "NOACCESS":
         raise UnsupportedError(f"{what}: the guest has no access to it either")
     if extent.kind not in (*FLAT_KINDS, "SPARSE", "SESPARSE"):
-        raise UnsupportedError(f"{what}: extents of kind {extent.kind} are not decoded")
-    if file is None:
-        file, _ = siblings.file((extent.path,), what)
+        raise UnsupportedError(f"{what}: extents of kind {extent.kind!a} are not decoded")
+    file, _ = siblings.file(extent.names, what + note)
     if extent.kind in FLAT_KINDS:
         if extent.offset + extent.size > file.size:
             raise CorruptError(

@@ -133,7 +133,10 @@ class Sparse(Grains):
         self._header = header
         self._compressed = _CompressedGrains(self, file, header)
         tables = -(-size // (header.grain_bytes * header.table_entries))
-        directory = Table(file, header.directory_at, tables, "<u4", "VMDK grain directory")
+        what = "VMDK grain directory"
+        if not header.directory_at:
+            raise CorruptError(f"{what}: expected its place, got none")
+        directory = Table(file, header.directory_at, tables, "<u4", what)
         self._tables = Directory(directory, header.table_entries, "<u4", _table_places)
 
     def place(self, grain: int) -> int:
@@ -176,9 +179,8 @@ class _CompressedGrains(CompressedImage):
             place += GRAIN.size
             if lba * SECTOR_BYTES != number * self._piece_bytes:
                 raise CorruptError(f"{what}: expected its marker, got that of sector {lba}")
-        else:
-            length = int.from_bytes(read_exactly(self._file, place, 4, what), "little")
-            place += 4
+        else:  # nothing says where its stream ends but the stream
+            length = min(2 * self._piece_bytes, max(self._file.size - place, 0))
         if length > 2 * self._piece_bytes + SECTOR_BYTES:
             raise CorruptError(f"{what}: expected at most twice a grain, got {length} bytes")
         content = read_exactly(self._file, place, length, what)
