@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from google_crc32c import extend as _extend  # pyright: ignore[reportUnknownVariableType]  # untyped
 from google_crc32c import value as _crc32c  # pyright: ignore[reportUnknownVariableType]  # untyped
 
 from store.errors import CorruptError, UnsupportedError
@@ -68,8 +69,7 @@ class _Log:
         self._content = content
         self._guid = guid
 
-    def take(self, offset: int, length: int) -> bytes:
-        """Bytes of the ring."""
+    def _take(self, offset: int, length: int) -> bytes:
         offset %= len(self._content)
         first = self._content[offset : offset + length]
         return first + self._content[: length - len(first)]
@@ -77,11 +77,31 @@ class _Log:
     def active(self) -> list[LogEntry]:
         """The sequence with the highest number whose newest entry points back to its oldest."""
         found = self._entries()
+        begins: dict[int, int] = {}
+        """By where an entry is, where the first of those is that lead to it one after another."""
+        for entry in sorted(found.values(), key=lambda entry: entry.sequence):
+            begin = begins.setdefault(entry.offset, entry.offset)
+            following = found.get(self._end(entry))
+            if following is not None and following.sequence == entry.sequence + 1:
+                begins[following.offset] = begin
         for head in sorted(found.values(), key=lambda entry: -entry.sequence):
-            sequence = self._sequence(found, head)
-            if sequence:
-                return sequence
+            tail = found.get(head.tail)
+            if tail is None or tail.sequence > head.sequence:
+                continue
+            if begins[tail.offset] == begins[head.offset]:
+                return [*self._between(found, tail, head), head]
         return []
+
+    def _end(self, entry: LogEntry) -> int:
+        return (entry.offset + entry.length) % len(self._content)
+
+    def _between(
+        self, found: dict[int, LogEntry], tail: LogEntry, head: LogEntry
+    ) -> Iterator[LogEntry]:
+        entry = tail
+        while entry is not head:
+            yield entry
+            entry = found[self._end(entry)]
 
     def _entries(self) -> dict[int, LogEntry]:
         """The whole and right entries by where they begin.
@@ -114,33 +134,27 @@ class _Log:
             return None
         if _HEADER_BYTES + count * _DESCRIPTOR_BYTES > length:
             return None
-        if not checked(self.take(offset, length)):
+        if not self._checked(offset, length):
             return None
         return LogEntry(offset, length, tail, sequence, count, flushed, last)
 
-    def _sequence(self, found: dict[int, LogEntry], head: LogEntry) -> list[LogEntry]:
-        """The entries from the head's tail on to the head, if they are all there."""
-        entries: list[LogEntry] = []
-        offset = head.tail
-        while len(entries) < len(found):
-            entry = found.get(offset)
-            if entry is None or (entries and entry.sequence != entries[-1].sequence + 1):
-                return []
-            entries.append(entry)
-            if entry is head:
-                return entries
-            offset = (offset + entry.length) % len(self._content)
-        return []
+    def _checked(self, offset: int, length: int) -> bool:
+        """As `checked`, without a copy of what may be the whole log."""
+        head = self._take(offset, SECTOR_BYTES)
+        got = int(_crc32c(head[:4] + bytes(4) + head[8:]))  # pyright: ignore[reportUnknownArgumentType]
+        for at in range(offset + SECTOR_BYTES, offset + length, SECTOR_BYTES):
+            got = int(_extend(got, self._take(at, SECTOR_BYTES)))  # pyright: ignore[reportUnknownArgumentType]
+        return got == int.from_bytes(head[4:8], "little")
 
     def patches(self, entry: LogEntry) -> Iterator[Patch]:
         """What an entry puts where, in order."""
         where = f"VHDX log entry {entry.sequence}"
-        content = self.take(entry.offset, entry.length)
         data_at = -(-(_HEADER_BYTES + entry.descriptors * _DESCRIPTOR_BYTES) // SECTOR_BYTES)
         data_at *= SECTOR_BYTES
         for number in range(entry.descriptors):
-            at = _HEADER_BYTES + number * _DESCRIPTOR_BYTES
-            signature, tail, lead, offset, sequence = DESCRIPTOR.unpack_from(content, at)
+            at = entry.offset + _HEADER_BYTES + number * _DESCRIPTOR_BYTES
+            descriptor = self._take(at, _DESCRIPTOR_BYTES)
+            signature, tail, lead, offset, sequence = DESCRIPTOR.unpack(descriptor)
             if sequence != entry.sequence or offset % SECTOR_BYTES:
                 raise CorruptError(f"{where}: descriptor {number} is not the entry's own")
             if signature == b"zero":
@@ -148,10 +162,10 @@ class _Log:
                     raise CorruptError(f"{where}: zeros of {lead} bytes are not whole sectors")
                 yield Patch(offset, lead, None)
             elif signature == b"desc":
-                sector = content[data_at : data_at + SECTOR_BYTES]
+                sector = self._take(entry.offset + data_at, SECTOR_BYTES)
                 data_at += SECTOR_BYTES
                 written = int.from_bytes(sector[-4:] + sector[4:8], "little")
-                if len(sector) < SECTOR_BYTES or sector[:4] != b"data" or written != sequence:
+                if data_at > entry.length or sector[:4] != b"data" or written != sequence:
                     raise CorruptError(f"{where}: data sector of descriptor {number} is torn")
                 yield Patch(offset, SECTOR_BYTES, struct.pack("<Q", lead) + sector[8:-4] + tail)
             else:
