@@ -23,12 +23,14 @@ def checksum(content: bytearray, at: int) -> None:
     content[at : at + 4] = (~sum(content) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
-def footer(size: int, kind: int, unique_id: bytes) -> bytes:
+def footer(
+    size: int, kind: int, unique_id: bytes, creator: bytes = b"test", shape: int = 0
+) -> bytes:
     content = bytearray(512)
     data_offset = 512 if kind != 2 else (1 << 64) - 1
     struct.pack_into(
-        ">8sIIQI4sI4sQQIII16s", content, 0, b"conectix", 2, 0x10000, data_offset, 0, b"test",
-        0x10000, b"Wi2k", size, size, 0, kind, 0, unique_id,
+        ">8sIIQI4sI4sQQIII16s", content, 0, b"conectix", 2, 0x10000, data_offset, 0, creator,
+        0x10000, b"Wi2k", size, size, shape, kind, 0, unique_id,
     )  # fmt: skip
     checksum(content, 64)
     return bytes(content)
@@ -55,9 +57,19 @@ def header(blocks: int, block_bytes: int, parent: Parent | None) -> tuple[bytes,
 
 
 def write_block(
-    file: BinaryIO, place: int, sectors: Mapping[int, bytes], held: range, bitmap_bytes: int
+    file: BinaryIO,
+    place: int,
+    sectors: Mapping[int, bytes],
+    held: range,
+    bitmap_bytes: int,
+    before: bytes,
 ) -> None:
-    """A block that holds a range of sectors: the bitmap of those that it has, then these."""
+    """A block that holds a range of sectors: the bitmap of those that it has, then these.
+
+    What was there before lies where it has none.
+    """
+    file.seek(place + bitmap_bytes)
+    file.write(before * len(held))
     bitmap = bytearray(bitmap_bytes)
     for inside, sector in enumerate(held):
         if sector in sectors:
@@ -77,8 +89,12 @@ def write_vhd(
     parent: Parent | None = None,
     block_bytes: int = 1 << 21,
     chance: random.Random | None = None,
+    before: bytes = b"",
 ) -> None:
-    """A dynamic disk of those sectors, differencing with a parent; blocks in shuffled order."""
+    """A dynamic disk of those sectors, differencing with a parent; blocks in shuffled order.
+
+    `before` is a sector of what lies in blocks that were never cleared.
+    """
     tail = footer(size, 3 if parent is None else 4, unique_id)
     count, per_block = -(-size // block_bytes), block_bytes // SECTOR
     head, locator, table_at = header(count, block_bytes, parent)
@@ -97,6 +113,6 @@ def write_vhd(
             file.seek(table_at + block * 4)
             file.write((place // SECTOR).to_bytes(4, "big"))
             held = range(block * per_block, (block + 1) * per_block)
-            write_block(file, place, sectors, held, bitmap_bytes)
+            write_block(file, place, sectors, held, bitmap_bytes, before)
         file.seek(places.stop)
         file.write(tail)
