@@ -55,7 +55,8 @@ class Siblings:
                 chain = " on ".join((*self._above, name)[-4:])
                 raise CorruptError(f"{what}: expected a chain with an end, got {chain}")
             return found, Siblings(self._find, self._decode, (*self._above, name))
-        named = " or ".join(names) or "a file without a name"
+        named = " or ".join(names).encode(errors="backslashreplace").decode()
+        named = named or "a file without a name"
         raise CorruptError(
             f"{what}: expected {named} among the machine's files at this instant; capture it too"
         )

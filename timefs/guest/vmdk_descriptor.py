@@ -27,7 +27,6 @@ DISK_BYTES_MAX: Final = 1 << 60
 SECTOR_BYTES: Final = 512
 DIGITS_MAX: Final = 18
 NO_PARENT: Final = "ffffffff"
-UTF_8: Final = "utf-8"
 
 ENCODINGS: Final = frozenset({
     "utf-8", "ascii", "gbk", "gb2312", "gb18030", "big5", "big5hkscs", "shift_jis", "euc_jp",
@@ -45,7 +44,12 @@ AS_WINDOWS_HAS_THEM: Final = {
     "big5": "cp950",
     "iso8859-1": "cp1252",
 }
-CODE_PAGES: Final = {"cp936": "gbk", "cp54936": "gb18030", "cp65001": UTF_8}
+OTHER_NAMES: Final = {
+    "cp936": "gbk",
+    "cp54936": "gb18030",
+    "cp65001": "utf-8",
+    "windows-31j": "cp932",
+}
 
 
 class ListedExtent(NamedTuple):
@@ -187,7 +191,7 @@ def _encodings(named: bytes) -> tuple[list[str], str]:
         number = name.removeprefix(prefix)
         name = f"cp{number}" if number != name and number.isdigit() else name
     try:
-        found = codecs.lookup(CODE_PAGES.get(name, name)).name
+        found = codecs.lookup(OTHER_NAMES.get(name, name)).name
     except (LookupError, ValueError):  # ValueError: a NUL, which names no module
         found = ""
     if found not in ENCODINGS:
