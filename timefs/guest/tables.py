@@ -16,6 +16,9 @@ from store.image import ExtentKind, Image
 PIECE_BYTES: Final = 64 << 10
 """Read of a table at once."""
 
+SMALL_BYTES: Final = 4 << 10
+"""Of so little it costs less to read it than to ask whether it lies in a hole."""
+
 DIRECTORY_ENTRIES_MAX: Final = 1 << 22
 ENTRIES_MAX: Final = 1 << 24
 """Of a directory, and of a table, that is looked through when its disk is opened."""
@@ -72,7 +75,7 @@ class Table:
     def entries(self, first: int, end: int) -> Iterator[Entries]:
         """The entries of `[first, end)`, in order."""
         width = self._entry_bytes
-        if (end - first) * width <= PIECE_BYTES:
+        if (end - first) * width <= SMALL_BYTES:
             yield Entries(first, end, self._read(first, end))
             return
         at = first
@@ -214,8 +217,7 @@ def overlapping(places: Places, length: int) -> NDArray[np.int64]:
     """The indexes of those places, not negative, whose `length` bytes are partly another's too."""
     order = np.argsort(places, kind="stable")
     order = order[np.searchsorted(places, 0, sorter=order) :]
-    close = np.flatnonzero(np.diff(places[order]) < length)
-    return order[np.union1d(close, close + 1)]
+    return order[_close(places[order], length)]
 
 
 def shared(table: Table, unused: int, length: int) -> Values:
@@ -235,5 +237,13 @@ def shared(table: Table, unused: int, length: int) -> Values:
     values = np.concatenate(parts)
     del parts
     values.sort()
-    close = np.diff(values) < length
-    return np.union1d(values[:-1][close], values[1:][close])
+    return values[_close(values, length)]
+
+
+def _close(ordered: Values, length: int) -> NDArray[np.bool_]:
+    """Which numbers are less than `length` from the one before or after."""
+    near = np.diff(ordered) < length
+    found = np.zeros(ordered.size, np.bool_)
+    found[:-1] |= near
+    found[1:] |= near
+    return found

@@ -123,9 +123,12 @@ def test_what_is_no_file_of_the_machine_is_named_and_refused(name: str, named: s
 def test_options_that_are_damaged_are_an_error(name: str, folder: Path):
     stand_on(folder, name)
     content = (folder / "top.qcow2").read_bytes()
-    with opened(folder) as files, bounded_case(0, content, folder):
-        with pytest.raises((CorruptError, UnsupportedError), match="QCOW2 backing file"):
-            decode(files["top.qcow2"], files.find)
+    with (
+        opened(folder) as files,
+        bounded_case(0, content, folder),
+        pytest.raises((CorruptError, UnsupportedError), match="QCOW2 backing file"),
+    ):
+        decode(files["top.qcow2"], files.find)
 
 
 def test_a_file_that_is_not_of_the_format_that_is_named_is_not_taken_for_a_raw_one(folder: Path):

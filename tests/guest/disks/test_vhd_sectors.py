@@ -101,7 +101,11 @@ def test_a_size_that_is_not_in_sectors_is_rounded_down_as_qemu_does(tmp_path: Pa
     path = tmp_path / "disk.vhd"
     path.write_bytes(b"x" * (MIB + 512) + tail)
     done = subprocess.run(
-        ["qemu-img", "info", "-f", "vpc", path], capture_output=True, text=True, timeout=60, check=True
+        ["qemu-img", "info", "-f", "vpc", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert f"({MIB} bytes)" in done.stdout
     assert decode(BytesImage(path.read_bytes())).size == MIB

@@ -1,7 +1,6 @@
 """Descriptors as many programs, systems and editors write them."""
 
 import codecs
-import subprocess
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, Image
 from tests.fuzz.bounds import bounded_case
-from tests.guest.disks.qemu import KIB, MIB, need, opened, run, truth
+from tests.guest.disks.qemu import KIB, need, opened, truth
 from timefs.guest.detect import decode, references
 from timefs.guest.vmdk import is_vmdk
 
@@ -63,7 +62,9 @@ def test_names_are_read_in_the_encoding_that_the_descriptor_names(
     assert shown(content, **{f"{name}-flat.vmdk": DATA[::-1]}) == DATA[::-1]
 
 
-@pytest.mark.parametrize("named", ["windows-1252", "klingon", "zlib", "punycode", "", "a\0b", "x" * 99])
+@pytest.mark.parametrize(
+    "named", ["windows-1252", "klingon", "zlib", "punycode", "", "a\0b", "x" * 99]
+)
 def test_names_that_are_in_utf_8_whatever_is_said_are_found(named: str):
     content = text("虚拟机.vmdk", (*KEYS, f'encoding="{named}"')).replace("\0", "%").encode()
     assert shown(content, **{"虚拟机.vmdk": DATA[::-1]}) == DATA[::-1]
