@@ -21,8 +21,14 @@ def bit_runs(
     if count <= 0:
         return
     start = first // 8
-    content = np.frombuffer(bitmap, np.uint8)[start : (first + count + 7) // 8]
-    bits = np.unpackbits(content, bitorder=order)[first - start * 8 :][:count]
+    content = bitmap[start : (first + count + 7) // 8]
+    for byte in (0x00, 0xFF):  # as they mostly are
+        if content.count(byte) == len(content):
+            yield byte > 0, first, count
+            return
+    bits = np.unpackbits(np.frombuffer(content, np.uint8), bitorder=order)[first - start * 8 :][
+        :count
+    ]
     edges = [0, *(np.flatnonzero(np.diff(bits)) + 1).tolist(), count]
     for at, end in pairwise(edges):
         yield bool(bits[at]), first + at, end - at

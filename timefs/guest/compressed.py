@@ -83,7 +83,7 @@ class CompressedImage(Image):
 def inflate(content: bytes, length_max: int, what: str, *, raw: bool) -> bytes:
     """The bytes in a deflate stream, `raw` or within zlib's frame, whose checksum is then verified.
 
-    A raw stream that gives `length_max` bytes need not end there: nothing after them is wanted.
+    A raw stream may be without its end if it gives `length_max` bytes before, as QEMU has it.
 
     Raises:
         CorruptError: it is damaged, cut short or gives more than `length_max` bytes.
@@ -91,12 +91,11 @@ def inflate(content: bytes, length_max: int, what: str, *, raw: bool) -> bytes:
     stream = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS)
     try:
         made = stream.decompress(content, length_max)
-        if raw and len(made) == length_max:
-            return made
         beyond = b"" if stream.eof else stream.decompress(stream.unconsumed_tail, 1)
     except zlib.error as error:
         raise CorruptError(f"{what}: compressed bytes are damaged: {error}") from error
-    if beyond or not stream.eof:
+    ended = stream.eof or (raw and len(made) == length_max)
+    if beyond or not ended:
         raise CorruptError(f"{what}: expected at most {length_max} bytes and an end, got neither")
     return made
 

@@ -60,13 +60,12 @@ KNOWN_ITEMS: Final = {
     PARENT_LOCATOR,
 }
 
-NOT_PRESENT: Final = 0
-ZERO_STATES: Final = (1, 2, 3, 5)
-"""Undefined, zero, unmapped, and unmapped as drafts of the format had it: all read as zeros, never
-as the parent's bytes."""
-
 FULLY_PRESENT: Final = 6
 PARTIALLY_PRESENT: Final = 7
+KINDS: Final = np.array([ABSENT, ZERO, ZERO, ZERO, SINGLE, ZERO, SINGLE, SINGLE], np.int64)
+"""By state. Undefined, zero, unmapped, and unmapped as drafts of the format had it, all read as
+zeros, never as the parent's bytes."""
+
 BITMAP_BYTES: Final = MIB
 BITMAP_SECTORS: Final = BITMAP_BYTES * 8
 
@@ -274,9 +273,7 @@ class Vhdx(BlockImage):
     def _places(self, values: Values) -> Places:
         states = values & 7
         places = (values >> 20).astype(np.int64) * MIB
-        zeros = np.isin(states, ZERO_STATES)
-        kinds = np.where(states == NOT_PRESENT, ABSENT, np.where(zeros, ZERO, SINGLE))
-        return np.where((states == FULLY_PRESENT) & (places >= MIB), places, kinds)
+        return np.where((states == FULLY_PRESENT) & (places >= MIB), places, KINDS[states])
 
     def _single(self, block: int, low: int, high: int) -> Iterator[Extent]:
         """A block of which some sectors are the parent's, as its chunk's bitmap says."""

@@ -147,7 +147,7 @@ def vhdx_chain(
         for at in range(layout.blocks):
             has = any(key * sector // block == at for key in own)
             if not has and not same_size and chance.random() < 0.3:
-                states[at] = chance.choice((1, 2, 3))
+                states[at] = chance.choice((1, 2, 3, 5))
         write_vhdx(
             folder / names[-1], layout, own, data_guid=data_guid, parent=parent, states=states,
             chance=chance,
