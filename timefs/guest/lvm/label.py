@@ -49,19 +49,13 @@ def lvm_checksum(content: bytes) -> int:
     return zlib.crc32(content, CHECKSUM_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-def _label(volume: Image) -> bytes | None:
-    """The sector of the label, if there is one."""
-    content = volume.read(0, LABEL_SECTORS * SECTOR_BYTES)
-    for at in range(0, len(content), SECTOR_BYTES):
+def label_place(content: bytes) -> int | None:
+    """Where the label is, whole or not, given the first sectors of a volume; None if nowhere."""
+    for at in range(0, LABEL_SECTORS * SECTOR_BYTES, SECTOR_BYTES):
         sector = content[at : at + SECTOR_BYTES]
         if sector[:8] == LABEL_ID and sector[24:32] == LABEL_TYPE and len(sector) == SECTOR_BYTES:
-            return sector
+            return at
     return None
-
-
-def is_physical_volume(volume: Image) -> bool:
-    """Whether there is a label, whole or not."""
-    return _label(volume) is not None
 
 
 def read_physical_volume(volume: Image) -> PhysicalVolume:
@@ -70,9 +64,11 @@ def read_physical_volume(volume: Image) -> PhysicalVolume:
     Raises:
         CorruptError: the label or every one of its metadata areas is damaged.
     """
-    sector = _label(volume)
-    if sector is None:
+    content = volume.read(0, LABEL_SECTORS * SECTOR_BYTES)
+    place = label_place(content)
+    if place is None:
         raise CorruptError("LVM2: expected a label, got none")
+    sector = content[place : place + SECTOR_BYTES]
     _, _, expected, at, _ = LABEL.unpack_from(sector)
     if lvm_checksum(sector[20:]) != expected:
         raise CorruptError("LVM2 label: its checksum differs")
