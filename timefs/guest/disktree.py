@@ -1,7 +1,7 @@
 """What is inside disks, as folders: the volume itself, a folder a partition, or a logical volume.
 
-Defined here and only here: `volume_folder`, `partitions_folder`, `group_folder` and
-`has_physical_volumes`. Used by the time tree. Volumes are opened when they are looked at.
+Defined here and only here: `volume_folder`, `partitions_folder`, `refusal_folder`, `group_folder`
+and `has_physical_volumes`. Used by the time tree. Volumes are opened when they are looked at.
 Thread-safe.
 """
 
@@ -34,6 +34,12 @@ def partitions_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
     """Every partition as `pN-LABEL`, by whatever it holds: the path that never changes meaning."""
     slots = disk_slots(disk, disk_contents(disk), identity, time_ns)
     return DiskFolder(identity + b"\0partitions", slots, time_ns)
+
+
+def refusal_folder(reason: str, identity: bytes, time_ns: int) -> Folder:
+    """What stands for the volumes of a disk that is not decoded: a line that says why."""
+    place = Place(b"p0", identity + b"\0p0", time_ns)
+    return DiskFolder(identity + b"\0refusal", [Slot(place, reason)], time_ns)
 
 
 def has_physical_volumes(disk: Image) -> bool:

@@ -20,7 +20,7 @@ from timefs.guest.ext import open_volume as open_ext
 from timefs.guest.fat import looks_like_fat, open_exfat, open_fat
 from timefs.guest.lvm import label_place
 from timefs.guest.ntfs import open_volume as open_ntfs
-from timefs.guest.raid import raid_member
+from timefs.guest.raid import raid_member, raid_remnant
 from timefs.guest.xfs import open_volume as open_xfs
 from timefs.tree import Folder
 
@@ -77,6 +77,11 @@ def _array(ends: Ends) -> Found | None:
     return None if member is None else Found(member.name, member.place, member=True)
 
 
+def _remnant(ends: Ends) -> Found | None:
+    member = raid_remnant(ends)
+    return None if member is None else Found(member.name, member.place)
+
+
 def _lvm(ends: Ends) -> Found | None:
     place = label_place(ends.head)
     return None if place is None else Found(LVM, place)
@@ -113,7 +118,7 @@ def _atari(ends: Ends) -> Found | None:
     if len(sector) < SECTOR_BYTES or not 2 <= sectors <= ends.size // SECTOR_BYTES:
         return None
     for flags, name, start, count in struct.iter_unpack(">B3sII", sector[0x1C6:0x1F6]):
-        inside = 0 < start and 0 < count and start + count <= sectors
+        inside = start > 0 and count > 0 and start + count <= sectors
         if flags & 1 and name.isalnum() and inside:
             return Found("Atari partition table", 0x1C6)
     return None
@@ -152,8 +157,9 @@ _LOOKS: Final[tuple[Recognise, ...]] = (
     _named(signatures.SWAP),
     _ext,
     _named(signatures.NAMED),
-    _named(signatures.UNHEADED),
     _sun,
     _named(signatures.TABLES),
     _atari,
+    _named(signatures.REMNANTS),
+    _remnant,
 )

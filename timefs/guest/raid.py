@@ -1,12 +1,14 @@
 """RAID: what marks a disk or partition as a member of an array, in software or firmware.
 
-Defined here and only here: `raid_member`. Used by timefs.guest.filesystems. Pure functions.
+Defined here and only here: `raid_member` and `raid_remnant`. Used by timefs.guest.filesystems. Pure
+functions.
 
 Source: Linux, include/uapi/linux/raid/md_p.h (md superblocks); SNIA, "Common RAID Disk Data Format"
 2.0; dmraid's and libblkid's descriptions of what firmware writes.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from timefs.guest.ends import Ends
@@ -54,16 +56,29 @@ def raid_member(ends: Ends) -> Member | None:
     return _md(ends) or _firmware(ends)
 
 
-def _md(ends: Ends) -> Member | None:
+def raid_remnant(ends: Ends) -> Member | None:
+    """The place of a superblock of software RAID that is not whole."""
+    for _, place in _md_places(ends):
+        if ends.at(place, len(MD_MAGIC)) in (MD_MAGIC, MD_MAGIC[::-1]):
+            return Member("Linux software RAID, its superblock damaged", place)
+    return None
+
+
+def _md_places(ends: Ends) -> Iterator[tuple[str, int]]:
     """Version 0.90 and 1.0 are at the end, aligned; 1.1 is at the start, 1.2 4 KiB behind it."""
-    name = "Linux software RAID"
-    if ends.size > MD_RESERVED_BYTES:
-        place = ends.size // MD_RESERVED_BYTES * MD_RESERVED_BYTES - MD_RESERVED_BYTES
-        if _is_md_0(ends, place):
-            return Member(f"{name} (md 0.90)", place)
-    for version, place in (("1.0", ends.size // 4096 * 4096 - 8192), ("1.1", 0), ("1.2", 4096)):
-        if place >= 0 and _is_md_1(ends, place):
-            return Member(f"{name} (md {version})", place)
+    reserved_bytes = MD_RESERVED_BYTES
+    if ends.size > reserved_bytes:
+        yield "0.90", ends.size // reserved_bytes * reserved_bytes - reserved_bytes
+    if ends.size > 8192:
+        yield "1.0", ends.size // 4096 * 4096 - 8192
+    yield from (("1.1", 0), ("1.2", 4096))
+
+
+def _md(ends: Ends) -> Member | None:
+    for version, place in _md_places(ends):
+        holds = _is_md_0 if version == "0.90" else _is_md_1
+        if holds(ends, place):
+            return Member(f"Linux software RAID (md {version})", place)
     return None
 
 
@@ -90,7 +105,7 @@ def _is_md_1(ends: Ends, place: int) -> bool:
     whole = ends.at(place, MD_SUPERBLOCK_BYTES + 2 * devices)
     if len(whole) < MD_SUPERBLOCK_BYTES + 2 * devices:
         return False
-    words = whole[:216] + bytes(4) + whole[220:] + bytes(len(whole) % 4)
+    words = whole[:216] + bytes(4) + whole[220:] + bytes(-len(whole) % 4)
     total = sum(struct.unpack(f"<{len(words) // 4}I", words))
     return (total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF == expected
 
@@ -120,9 +135,8 @@ def _is_via(last: bytes) -> bool:
 
 def _is_silicon(last: bytes) -> bool:
     summed = -_sum_16(last[:0x13E]) & 0xFFFF
-    return last[0x60:0x64] == b"\0\0\0\x2f" and last[0x116] < 8 and (
-        summed == int.from_bytes(last[0x13E:0x140], "little")
-    )
+    checked = summed == int.from_bytes(last[0x13E:0x140], "little")
+    return last[0x60:0x64] == b"\0\0\0\x2f" and last[0x116] < 8 and checked
 
 
 def _is_jmicron(last: bytes) -> bool:

@@ -27,7 +27,7 @@ LOCKED: Final[tuple[Row, ...]] = (
 )
 """Encrypted."""
 
-UNHEADED: Final[tuple[Row, ...]] = tuple(
+REMNANTS: Final[tuple[Row, ...]] = tuple(
     ("LUKS, locked, its first header overwritten",
      (at, b"SKUL\xba\xbe\0\2"), (at + 256, at.to_bytes(8, "big")))
     for at in _LUKS2_COPIES
@@ -189,7 +189,6 @@ CONTAINERS: Final[tuple[Row, ...]] = (
     ("Windows image (WIM)", (0, b"MSWIM\0\0\0")),
     ("Partclone image", (0, b"partclone-image")),
     ("CHD image", (0, b"MComprHD")),
-    ("Ghost image", (0, b"\xfe\xef\1")),
     ("Acronis image", (0, bytes.fromhex("b46e6844"))),
 )
 """Disks in formats that are not decoded."""

@@ -66,8 +66,10 @@ class Place(NamedTuple):
 class Slot:
     """A place for a volume and what was found in it, looked into once."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, reason: str = UNKNOWN) -> None:
+        """Without a volume, all there is to show is the reason."""
         self.place: Final = place
+        self._reason = reason
         self._lock = threading.Lock()
         self._shown: Shown | None = None
 
@@ -92,7 +94,7 @@ class Slot:
 
     def _look(self) -> Shown:
         """Raises `CorruptError` or `UnsupportedError`, which then are the reason."""
-        raise NotImplementedError
+        return Shown(self.own_label(), reason=self._reason)
 
     def entries(self) -> Iterator[Entry]:
         """`NAME-LABEL`; of a disk that with `.d` too; or that with `.unsupported` and why."""
@@ -190,7 +192,11 @@ class BeneathSlot(Slot):
     """What was on the disk before that which is shown, by its mark."""
 
     def __init__(self, place: Place, found: Found) -> None:
-        super().__init__(place)
+        reason = (
+            f"{found.name}: a mark of it is left at byte {found.place}, beneath what is shown; it "
+            "is not shown, because most likely it was there before"
+        )
+        super().__init__(place, reason)
         self._found = found
 
     @property
@@ -198,13 +204,8 @@ class BeneathSlot(Slot):
         """An array's mark is not dismissed: its data may be elsewhere on the disk."""
         return not self._found.member
 
-    def _look(self) -> Shown:
-        name, place = self._found.name, self._found.place
-        reason = (
-            f"{name}: a mark of it is left at byte {place}, beneath what is shown; it is not "
-            "shown, because most likely it was there before"
-        )
-        return Shown(name, reason=reason)
+    def own_label(self) -> str:
+        return self._found.name
 
 
 def _only_named(volume: Image, found: Found) -> str:

@@ -76,9 +76,9 @@ def looks_like_fat(volume: Image, sector: bytes) -> bool:
     sectors = _number(sector, 19, 2) or _number(sector, 32, 4)
     sane = (
         sector_bytes in SECTOR_SIZES
-        and 0 < per_cluster
+        and per_cluster > 0
         and not per_cluster & (per_cluster - 1)
-        and 0 < reserved
+        and reserved > 0
         and 0 < tables <= TABLES_MAX
         and medium in _MEDIA
         and reserved + tables * table_sectors < sectors

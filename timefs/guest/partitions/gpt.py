@@ -103,9 +103,7 @@ def _copy(disk: Image, place: int, sector_bytes: int) -> list[Partition] | None:
     return [partition for partition in made if partition is not None]
 
 
-def _partition(
-    table: bytes, number: int, entry_bytes: int, sector_bytes: int
-) -> Partition | None:
+def _partition(table: bytes, number: int, entry_bytes: int, sector_bytes: int) -> Partition | None:
     kind, _, first, last, _, name = ENTRY.unpack_from(table, number * entry_bytes)
     if not any(kind):
         return None

@@ -38,13 +38,13 @@ class Entry(NamedTuple):
     """From 1."""
     flags: int
     kind: int
-    first: int
-    count: int
+    start: int
+    length: int
 
     @property
     def used(self) -> bool:
         """Whether it stands for anything."""
-        return bool(self.kind and self.count)
+        return bool(self.kind and self.length)
 
     @property
     def extended(self) -> bool:
@@ -74,11 +74,11 @@ def read_mbr(disk: Image, sector_bytes: int = SECTOR_BYTES) -> Mbr | None:
     logical: list[Partition] = []
     sound = False
     for entry in entries:
-        inside = 0 < entry.first * sector_bytes < disk.size
+        inside = 0 < entry.start * sector_bytes < disk.size
         sound |= entry.used and inside and entry.kind != PROTECTIVE
         if entry.extended and inside:
             number = FIRST_LOGICAL + len(logical)
-            logical += _Chain(disk, entry.first, sector_bytes).partitions(number)
+            logical += _Chain(disk, entry.start, sector_bytes).partitions(number)
         elif entry.used and entry.kind != PROTECTIVE:
             found.append(_partition(entry.number, entry, 0, sector_bytes))
     protective = any(entry.kind == PROTECTIVE for entry in entries)
@@ -100,7 +100,7 @@ def _entries(disk: Image, at: int) -> list[Entry] | None:
 
 def _partition(number: int, entry: Entry, origin: int, sector_bytes: int) -> Partition:
     """The partition of an entry that counts from a sector `origin`."""
-    start, length = (origin + entry.first) * sector_bytes, entry.count * sector_bytes
+    start, length = (origin + entry.start) * sector_bytes, entry.length * sector_bytes
     problem = NOT_PLAIN.get(entry.kind, "")
     return Partition(number, "", entry.kind in BESIDE, start, length, problem)
 
@@ -135,6 +135,6 @@ class _Chain:
                 if entry.used and not entry.extended:
                     logical = number + len(found)
                     found.append(_partition(logical, entry, at, self._sector_bytes))
-            links = [entry.first for entry in entries if entry.extended and entry.first]
+            links = [entry.start for entry in entries if entry.extended and entry.start]
             at = self._extended + links[0] if links else None
         return found
