@@ -7,9 +7,9 @@ Nothing wipes all that was on a disk before, so that several things may seem to 
 counts is what was written last, as far as can be told (decision 22):
 
 1. A whole GPT with the protective MBR that belongs to it.
-2. An MBR without one, unless something stands in the first sector itself, as in a volume without a
-   table whose boot sector ends like an MBR: then whichever proves true. A table does if something
-   known begins in one of its partitions, a volume if it opens.
+2. An MBR without one, unless the first sector is also the boot sector of a volume without a table,
+   which ends like an MBR: then whichever proves true. A table does if something known begins in
+   one of its partitions, a volume if it opens.
 3. A whole GPT at the start whose protective MBR is gone, unless something is in the first sector.
 4. Whatever is recognised, and last of all a GPT's backup alone.
 
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
 from timefs.guest import signatures
-from timefs.guest.ends import Ends
+from timefs.guest.ends import HEAD_BYTES, Ends
 from timefs.guest.filesystems import Found, recognised
 from timefs.guest.partitions import (
     Gpt,
@@ -115,21 +115,25 @@ def _counts(disk: Image, found: Found | None, mbr: Mbr, *, nested: bool) -> bool
     """Whether an MBR without a GPT is the disk's table, whatever else was found."""
     if found is None:
         return mbr.plausible or _proves_true(disk, mbr)
-    if not nested and not found.in_first_sector:
+    if not nested and not found.boots:
         return mbr.plausible
     if _proves_true(disk, mbr):
         return True
     return mbr.plausible and found.open is not None and not _opens(disk, found)
 
 
-def _proves_true(disk: Image, table: Gpt | Mbr) -> bool:
-    """Whether something known begins in one of a table's partitions."""
-    for partition in table.partitions:
+def _proves_true(disk: Image, mbr: Mbr) -> bool:
+    """Whether something known begins in one of a table's partitions.
+
+    What only ends there may be the end of the disk's own.
+    """
+    for partition in mbr.partitions:
         try:
             volume = partition_image(disk, partition)
         except (CorruptError, UnsupportedError):
             continue
-        if partition.start and recognised(Ends(volume)) is not None:
+        found = recognised(Ends(volume)) if partition.start else None
+        if found is not None and found.place < HEAD_BYTES:
             return True
     return False
 

@@ -55,6 +55,9 @@ class Found(NamedTuple):
     member: bool = False
     """Whether it is a part of an array, of which a single part proves nothing."""
 
+    boots: bool = False
+    """Whether it begins with a boot sector, which ends like an MBR without being one."""
+
     @property
     def in_first_sector(self) -> bool:
         """Whether the next to format the volume would have cleared the mark."""
@@ -88,7 +91,8 @@ def _lvm(ends: Ends) -> Found | None:
 
 
 def _fat(ends: Ends) -> Found | None:
-    return Found("FAT", 0, open_fat) if looks_like_fat(ends.volume, ends.head[:512]) else None
+    holds = looks_like_fat(ends.volume, ends.head[:SECTOR_BYTES])
+    return Found("FAT", 0, open_fat, boots=True) if holds else None
 
 
 def _ext(ends: Ends) -> Found | None:
@@ -124,35 +128,34 @@ def _atari(ends: Ends) -> Found | None:
     return None
 
 
-def _marked(mark: signatures.Mark, name: str, opener: Opener) -> Recognise:
+def _marked(magic: bytes, found: Found) -> Recognise:
     """Of file systems that their magic alone tells."""
-    offset, magic = mark
 
     def look(ends: Ends) -> Found | None:
-        holds = ends.at(offset, len(magic)) == magic
-        return Found(name, offset, opener) if holds else None
+        return found if ends.at(found.place, len(magic)) == magic else None
 
     return look
 
 
-def _named(rows: Sequence[signatures.Row]) -> Recognise:
+def _named(rows: Sequence[signatures.Row], *, boots: bool = False) -> Recognise:
     """Of what is only named."""
 
     def look(ends: Ends) -> Found | None:
         row = signatures.first(rows, ends)
-        return None if row is None else Found(*row)
+        return None if row is None else Found(*row, boots=boots)
 
     return look
 
 
 _LOOKS: Final[tuple[Recognise, ...]] = (
     _array,
+    _named(signatures.BOOTING, boots=True),
     _named(signatures.LOCKED),
     _named(signatures.POOLED),
     _lvm,
-    _marked((3, b"NTFS    "), "NTFS", open_ntfs),
-    _marked((3, b"EXFAT   "), "exFAT", open_exfat),
-    _marked((0, b"XFSB"), "XFS", open_xfs),
+    _marked(b"NTFS    ", Found("NTFS", 3, open_ntfs, boots=True)),
+    _marked(b"EXFAT   ", Found("exFAT", 3, open_exfat, boots=True)),
+    _marked(b"XFSB", Found("XFS", 0, open_xfs)),
     _fat,
     _named(signatures.SWAP),
     _ext,

@@ -19,9 +19,14 @@ Row: TypeAlias = tuple[str, *tuple[Mark, ...]]
 _PAGES: Final = tuple(4096 << shift for shift in range(5))
 _LUKS2_COPIES: Final = tuple(0x4000 << shift for shift in range(9))
 
-LOCKED: Final[tuple[Row, ...]] = (
+BOOTING: Final[tuple[Row, ...]] = (
     ("BitLocker, locked", (3, b"-FVE-FS-")),
     ("BitLocker To Go, locked", (0x1A8, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001"))),
+    ("ReFS", (3, b"ReFS\0")),
+)
+"""Volumes with a boot sector."""
+
+LOCKED: Final[tuple[Row, ...]] = (
     ("LUKS, locked", (0, b"LUKS\xba\xbe")),
     ("FileVault 2 (Core Storage), locked", (8, b"\1\0\x10\0"), (88, b"CS")),
 )
@@ -81,7 +86,6 @@ SWAP: Final[tuple[Row, ...]] = (
 _UFS_MAGICS: Final = ("00011954", "19540119", "00195612", "00095014", "00612195", "05231994")
 
 NAMED: Final[tuple[Row, ...]] = (
-    ("ReFS", (3, b"ReFS\0")),
     ("XFS log of another volume", (0, bytes.fromhex("feedbabe"))),
     ("btrfs", (0x10040, b"_BHRfS_M")),
     ("APFS", (32, b"NXSB")),
