@@ -32,12 +32,22 @@ LOCKED: Final[tuple[Row, ...]] = (
 )
 """Encrypted."""
 
-REMNANTS: Final[tuple[Row, ...]] = tuple(
-    ("LUKS, locked, its first header overwritten",
-     (at, b"SKUL\xba\xbe\0\2"), (at + 256, at.to_bytes(8, "big")))
-    for at in _LUKS2_COPIES
+REMNANTS: Final[tuple[Row, ...]] = (
+    *(
+        ("LUKS, locked, its first header overwritten",
+         (at, b"SKUL\xba\xbe\0\2"), (at + 256, at.to_bytes(8, "big")))
+        for at in _LUKS2_COPIES
+    ),
+    *(
+        ("FAT, its boot sector damaged", (at, name), (510, b"\x55\xaa"))
+        for at, name in ((54, b"FAT12   "), (54, b"FAT16   "), (82, b"FAT32   "))
+    ),
+    *(
+        (f"{name.decode().strip()}, of which only a copy of its boot sector is left", (at, name))
+        for at, name in ((-509, b"NTFS    "), (-4093, b"NTFS    "), (12 * 512 + 3, b"EXFAT   "))
+    ),
 )  # fmt: skip
-"""The second header alone: whatever else is found was written over the first."""
+"""What is left where whatever else is found was written over the rest."""
 
 POOLED: Final[tuple[Row, ...]] = (
     ("bcache", (4120, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),

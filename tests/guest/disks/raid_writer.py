@@ -18,7 +18,24 @@ def place_of(version: str, size: int) -> int:
 
 def superblock(version: str, size: int) -> bytes:
     if version == "0.90":
-        words = [MAGIC, 0, 90, 0, 0, 1, 1_700_000_000, 1, (size >> 10) - 64, 2, 2, 0, 0, 2, 3, 4]
+        words = [
+            MAGIC,
+            0,
+            90,
+            0,
+            0,
+            1,
+            1_700_000_000,
+            1,
+            place_of(version, size) >> 10,
+            2,
+            2,
+            0,
+            0,
+            2,
+            3,
+            4,
+        ]
         return struct.pack("<16I", *words).ljust(4096, b"\0")
     made = bytearray(260)
     name = b"host:0".ljust(32, b"\0")

@@ -33,7 +33,7 @@ def put(disk: bytearray, sector: int, slot: int, kind: int, first: int, count: i
 
 
 def chain(disk: bytearray, extended: int, chance: random.Random) -> tuple[list[Place], bool]:
-    """Records in any order of their entries; answers the partitions, and whether the end is torn."""
+    """Records in any order of entries; answers the partitions, and whether the end is torn."""
     places: list[Place] = []
     at = extended
     for left in reversed(range(chance.randrange(1, 5))):
