@@ -1,7 +1,7 @@
 """Contents: what a disk or a volume holds now, and what lies beneath from before.
 
-Defined here and only here: `Contents`, `contents` and `is_disk_like`. Used by timefs.guest.detect
-and timefs.guest.disktree. Pure functions.
+Defined here and only here: `Contents`, `contents`, `partition_contents`, `is_nestable` and
+`is_disk_like`. Used by timefs.guest.detect, slot and disktree. Pure functions.
 
 Nothing wipes all that was on a disk before, so that several things may seem to be there. What
 counts is what was written last, as far as can be told (decision 22):
@@ -29,6 +29,7 @@ from timefs.guest.partitions import (
     Mbr,
     Partition,
     gpt_damage,
+    kept,
     partition_image,
     read_gpt,
     read_mbr,
@@ -39,7 +40,14 @@ SECTOR_SIZES: Final = (512, 4096)
 SMALLEST_DISK_BYTES: Final = 1 << 20
 """A file that nothing is known of is taken for a disk from this size on."""
 
+NESTED_MAX: Final = 16
+"""Partitions of a disk that may hold tables, and partitions of such a table that are shown."""
+
 TEXT_BYTES: Final = 4096
+PROVING_MAX: Final = 8
+"""Partitions that are asked to prove their table."""
+
+_NO_DISKS: Final = signatures.Signatures(signatures.NO_DISKS)
 
 
 class Contents(NamedTuple):
@@ -62,14 +70,14 @@ def contents(
 ) -> Contents:
     """What a disk of that sector size holds, or a volume within another disk (`nested`).
 
-    Without `table`, none is looked for: a partition that begins where its disk does has the disk's.
+    Without `table`, none is looked for.
     """
-    ends = Ends(disk)
+    ends = Ends(disk, whole=not nested)
     found = recognised(ends)
     if not table:
         return Contents(None, sector_bytes, found, [], ends.blank)
     gpt = read_gpt(disk)
-    mbr = _mbr(disk, sector_bytes)
+    mbr = read_mbr(disk, sector_bytes) if nested else _mbr(disk, sector_bytes)
     counting = _counting(disk, found, gpt, mbr, nested=nested)
     if counting is None:
         beneath = _tables_beneath(gpt, mbr) if found is not None else []
@@ -77,7 +85,18 @@ def contents(
     beneath = [] if found is None or _within(found, counting.partitions) else [found]
     if counting is mbr and gpt is not None:
         beneath.append(_found_table(gpt))
-    return Contents(counting.partitions, counting.sector_bytes, None, beneath, blank=False)
+    partitions = kept(counting.partitions, NESTED_MAX) if nested else counting.partitions
+    return Contents(partitions, counting.sector_bytes, None, beneath, blank=False)
+
+
+def partition_contents(volume: Image, partition: Partition, *, table: bool = True) -> Contents:
+    """What a partition holds. One that begins where its disk does has the disk's own table."""
+    return contents(volume, nested=True, table=table and partition.start > 0)
+
+
+def is_nestable(partition: Partition) -> bool:
+    """Whether a table in a disk's partition is opened: so that disks in disks cost little."""
+    return partition.number <= NESTED_MAX
 
 
 def _mbr(disk: Image, sector_bytes: int) -> Mbr | None:
@@ -127,7 +146,7 @@ def _proves_true(disk: Image, mbr: Mbr) -> bool:
 
     What only ends there may be the end of the disk's own.
     """
-    for partition in mbr.partitions:
+    for partition in mbr.partitions[:PROVING_MAX]:
         try:
             volume = partition_image(disk, partition)
         except (CorruptError, UnsupportedError):
@@ -183,7 +202,7 @@ def is_disk_like(file: Image) -> bool:
     if file.size < SMALLEST_DISK_BYTES or file.size % SECTOR_SIZES[0]:
         return False
     ends = Ends(file)
-    return not _is_text(ends.at(0, TEXT_BYTES)) and not signatures.first(signatures.NO_DISKS, ends)
+    return not _is_text(ends.at(0, TEXT_BYTES)) and _NO_DISKS.found(ends) is None
 
 
 def _is_text(content: bytes) -> bool:

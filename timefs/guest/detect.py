@@ -19,6 +19,8 @@ from timefs.guest.vmdk_made import made_vmdk
 
 SECTOR_BYTES: Final = 512
 
+_OTHER_CONTAINERS: Final = signatures.Signatures(signatures.CONTAINERS)
+
 
 def decode(container: Image, find: Find = no_siblings) -> Image:
     """The disk that a captured file holds; the file itself where it is a raw one.
@@ -42,7 +44,7 @@ def _decode(container: Image, siblings: Siblings) -> Image:
         return vdi.open_vdi(container)
     if vhd.is_vhd(container):
         return vhd.open_vhd(container, siblings)
-    other = signatures.first(signatures.CONTAINERS, Ends(container))
+    other = _OTHER_CONTAINERS.found(Ends(container))
     if other is not None:
         raise UnsupportedError(f"{other[0]}: this version does not decode it")
     return container

@@ -12,7 +12,7 @@ from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
-from timefs.guest.contents import Contents, contents
+from timefs.guest.contents import Contents, contents, is_nestable, partition_contents
 from timefs.guest.detect import disk_contents
 from timefs.guest.filesystems import LVM
 from timefs.guest.lvm import LogicalVolume, PhysicalVolume, logical_volumes, read_physical_volume
@@ -22,6 +22,13 @@ from timefs.tree import Folder
 
 GROUPS_DEEP_MAX: Final = 2
 """Groups on disks, and groups of their guests on disks that are logical volumes of those."""
+
+
+GUEST_DISKS_MAX: Final = 256
+"""Logical volumes that are asked for such disks."""
+
+VOLUMES_MAX: Final = 1024
+"""Logical volumes that are shown of an instant."""
 
 
 def volume_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
@@ -53,7 +60,8 @@ def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folde
     A hyphen in a name is doubled, as in the guest's own /dev/mapper; groups of one name bear the
     start of their identifiers too.
     """
-    volumes = _all_logical([(disk, disk_contents(disk)) for disk in disks])
+    found = _all_logical([(disk, disk_contents(disk)) for disk in disks])
+    volumes = found[:VOLUMES_MAX]
     groups = {(volume.group, volume.group_id) for volume in volumes}
     names = Counter(group for group, _ in groups)
     slots: list[Slot] = []
@@ -65,6 +73,9 @@ def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folde
         own = identity + f"\0{volume.group_id}\0{volume.name}".encode(errors="replace")
         place = Place(name.encode(errors="replace"), own, time_ns, nestable=True)
         slots.append(LogicalSlot(place, _logical_image(volume), _nested_contents))
+    if len(found) > VOLUMES_MAX:
+        reason = f"{len(found) - VOLUMES_MAX} more volumes: this version shows {VOLUMES_MAX}"
+        slots.append(Slot(Place(b"@more", identity + b"\0more", time_ns), reason))
     return DiskFolder(identity + b"\0groups", slots, time_ns)
 
 
@@ -84,17 +95,19 @@ def _logical_image(volume: LogicalVolume) -> Callable[[], Image]:
 def _all_logical(disks: Sequence[tuple[Image, Contents]]) -> list[LogicalVolume]:
     """The volumes of the groups on disks, then of those on disks that are such volumes."""
     volumes: list[LogicalVolume] = []
-    for _ in range(GROUPS_DEEP_MAX):
+    for depth in range(GROUPS_DEEP_MAX):
         found: list[PhysicalVolume] = []
         for disk, inside in disks:
-            for volume in _physical(disk, inside):
-                with suppress(CorruptError):  # the partition's own entry says what is wrong
+            for volume in _physical(disk, inside, nested=depth > 0):
+                with suppress(
+                    CorruptError, UnsupportedError
+                ):  # the partition's own entry says what is wrong
                     found.append(read_physical_volume(volume))
         if not found:
             break
         logical = logical_volumes(found)
         volumes += logical
-        images = [each.image for each in logical if each.image is not None]
+        images = [each.image for each in logical if each.image is not None][:GUEST_DISKS_MAX]
         disks = [(image, _nested_contents(image)) for image in images]
     return volumes
 
@@ -108,5 +121,6 @@ def _physical(disk: Image, inside: Contents, *, nested: bool = False) -> Iterato
     for partition in inside.partitions:
         with suppress(CorruptError, UnsupportedError):
             volume = partition_image(disk, partition)
-            within = contents(volume, nested=True, table=not nested and partition.start > 0)
+            nestable = is_nestable(partition) and not nested
+            within = partition_contents(volume, partition, table=nestable)
             yield from _physical(volume, within, nested=True)

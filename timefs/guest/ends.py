@@ -19,9 +19,11 @@ TAIL_BYTES: Final = 64 << 10
 class Ends:
     """What a volume's ends hold."""
 
-    def __init__(self, volume: Image) -> None:
+    def __init__(self, volume: Image, *, whole: bool = False) -> None:
+        """`whole`: it is a disk, and no part of one."""
         self.volume: Final = volume
         self.size: Final = volume.size
+        self.whole: Final = whole
 
     @cached_property
     def head(self) -> bytes:

@@ -139,9 +139,10 @@ def _marked(magic: bytes, found: Found) -> Recognise:
 
 def _named(rows: Sequence[signatures.Row], *, boots: bool = False) -> Recognise:
     """Of what is only named."""
+    known = signatures.Signatures(rows)
 
     def look(ends: Ends) -> Found | None:
-        row = signatures.first(rows, ends)
+        row = known.found(ends)
         return None if row is None else Found(*row, boots=boots)
 
     return look

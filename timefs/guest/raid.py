@@ -111,7 +111,8 @@ def _is_md_1(ends: Ends, place: int) -> bool:
 
 
 def _firmware(ends: Ends) -> Member | None:
-    if ends.size < SMALLEST_BYTES:
+    """Firmware knows disks alone."""
+    if not ends.whole or ends.size < SMALLEST_BYTES:
         return None
     for name, offset, magic in _MARKS:
         if ends.at(offset, len(magic)) == magic:

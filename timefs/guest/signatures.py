@@ -1,9 +1,9 @@
 """Signatures: what is known by its marks alone, and so is only named.
 
-Defined here and only here. Used by timefs.guest.filesystems (volumes) and timefs.guest.detect
-(containers, and files that are no disks). Constants and pure functions. A row is a name and the
-marks that must all be there, each an offset in bytes (negative ones count from the end) and what
-stands there; several rows may bear one name.
+Defined here and only here. Used by timefs.guest.filesystems (volumes), timefs.guest.detect
+(containers) and timefs.guest.contents (files that are no disks). Immutable and thread-safe. A row
+is a name and the marks that must all be there, each an offset in bytes (negative ones count from
+the end) and what stands there; several rows may bear one name.
 
 Source: the formats' own headers, as libblkid and file(1) know them too.
 """
@@ -11,7 +11,7 @@ Source: the formats' own headers, as libblkid and file(1) know them too.
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-from timefs.guest.ends import Ends
+from timefs.guest.ends import HEAD_BYTES, Ends
 
 Mark: TypeAlias = tuple[int, bytes]
 Row: TypeAlias = tuple[str, *tuple[Mark, ...]]
@@ -232,9 +232,33 @@ NO_DISKS: Final[tuple[Row, ...]] = (
 """Files that may be captured beside disks, and are none."""
 
 
-def first(rows: Iterable[Row], ends: Ends) -> tuple[str, int] | None:
-    """The name of the first row whose marks are all there, and where its first mark is."""
-    for name, *marks in rows:
-        if all(ends.at(offset, len(magic)) == magic for offset, magic in marks):
-            return name, ends.place(marks[0][0])
-    return None
+class Signatures:
+    """Rows ready to be looked for: all that begin at one place with one look at it."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._near: dict[tuple[int, int], dict[bytes, list[tuple[int, Row]]]] = {}
+        """By where the first mark begins and ends, within the head."""
+        self._far: dict[Mark, list[tuple[int, Row]]] = {}
+        for order, row in enumerate(rows):
+            offset, magic = row[1]
+            if 0 <= offset <= HEAD_BYTES - len(magic):
+                place = offset, offset + len(magic)
+                self._near.setdefault(place, {}).setdefault(magic, []).append((order, row))
+            else:
+                self._far.setdefault(row[1], []).append((order, row))
+
+    def found(self, ends: Ends) -> tuple[str, int] | None:
+        """The name of the first row whose marks are all there, and where its first mark is."""
+        head = ends.head
+        candidates = [
+            candidate
+            for (start, end), magics in self._near.items()
+            for candidate in magics.get(head[start:end], ())
+        ]
+        for (offset, magic), rows in self._far.items():
+            if ends.at(offset, len(magic)) == magic:
+                candidates += rows
+        for _, (name, *marks) in sorted(candidates):
+            if all(ends.at(offset, len(magic)) == magic for offset, magic in marks):
+                return name, ends.place(marks[0][0])
+        return None

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from store.errors import CorruptError, NotFoundError, UnsupportedError
 from store.image import BytesImage, Image
-from timefs.guest.contents import Contents, contents
+from timefs.guest.contents import Contents, is_nestable, partition_contents
 from timefs.guest.ends import HEAD_BYTES, TAIL_BYTES
 from timefs.guest.filesystems import LVM, Found
 from timefs.guest.lvm import group_name, read_physical_volume
@@ -26,9 +26,6 @@ SYSTEM_RESERVED: Final = "System Reserved"
 """Label of the boot volume that Windows makes on MBR disks."""
 
 LABEL_CHARACTERS_MAX: Final = 64
-NESTED_PARTITIONS_MAX: Final = 16
-"""Partitions of a disk that may hold tables, and partitions of such a table that are shown."""
-
 BLANK: Final = (
     f"blank: its first {HEAD_BYTES >> 10} KiB and its last {TAIL_BYTES >> 10} KiB are zeros; no "
     "partition table, no file system"
@@ -167,7 +164,7 @@ class PartitionSlot(VolumeSlot):
 
     def __init__(self, place: Place, disk: Image, partition: Partition) -> None:
         def inside(volume: Image) -> Contents:
-            return contents(volume, nested=True, table=partition.start > 0)
+            return partition_contents(volume, partition)
 
         super().__init__(place, lambda: partition_image(disk, partition), inside)
         self._partition = partition
@@ -228,10 +225,8 @@ def disk_slots(
         if not partitions:
             problem = "a partition table without partitions"
             partitions = [Partition(0, "", False, 0, 0, problem)]
-        for index, partition in enumerate(partitions):
-            if nested and index == NESTED_PARTITIONS_MAX:
-                break
-            nestable = not nested and index < NESTED_PARTITIONS_MAX
+        for partition in partitions:
+            nestable = not nested and is_nestable(partition)
             name = b"p%d" % partition.number
             place = Place(name, identity + b"\0" + name, time_ns, nestable)
             slots.append(PartitionSlot(place, disk, partition))

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from store.errors import CorruptError, UnsupportedError
 from store.image import Extent, ExtentKind, Image, MappedImage
 
-PARTITIONS_MAX: Final = 256
-"""Of a table; as many as Linux shows of a disk."""
+PARTITIONS_MAX: Final = 128
+"""Of a table; as many as a GPT usually has room for."""
 
 DYNAMIC: Final = "a Windows dynamic disk (LDM): this version does not read its volumes"
 POOL: Final = "a part of a Windows Storage Spaces pool: this version does not read its volumes"
@@ -63,10 +63,9 @@ def partition_image(disk: Image, partition: Partition) -> Image:
     return PartitionImage(disk, partition.start, length)
 
 
-def kept(found: list[Partition]) -> list[Partition]:
-    """The partitions of a table, no more than `PARTITIONS_MAX`; a last one says so if there are."""
-    if len(found) <= PARTITIONS_MAX:
+def kept(found: list[Partition], most: int = PARTITIONS_MAX) -> list[Partition]:
+    """The partitions of a table, no more than `most`; a last one says so if there are."""
+    if len(found) <= most:
         return found
-    number = found[PARTITIONS_MAX].number
-    problem = f"{len(found) - PARTITIONS_MAX} more partitions: this version shows {PARTITIONS_MAX}"
-    return [*found[:PARTITIONS_MAX], Partition(number, "", False, 0, 0, problem)]
+    problem = f"{len(found) - most} more partitions: this version shows {most} here"
+    return [*found[:most], Partition(found[most].number, "", False, 0, 0, problem)]
