@@ -137,8 +137,8 @@ def volume(number: int) -> str:
 
 def many_volumes_of_disks() -> bytes:
     """Thousands of volumes of the same extent, in which a table leads to tables."""
-    disk = bytearray(physical_volume(GROUP + "".join(map(volume, range(10_000))) + "}\n}\n"))
-    inner = sector(*((0x83, first, 2000) for first in (1, 2, 3, 4))) * 2048
+    disk = bytearray(physical_volume(GROUP + "".join(map(volume, range(5000))) + "}\n}\n"))
+    inner = sector((0x83, 1, 2000), (0x83, 2, 2000)) * 2048
     disk[9 * MIB : 9 * MIB + len(inner)] = inner
     return bytes(disk)
 
@@ -178,7 +178,9 @@ MAKERS: tuple[Callable[[], bytes], ...] = (
 class Huge(Image):
     """A disk of 8 EiB of which only the beginning is there."""
 
-    size = 1 << 63
+    @property
+    def size(self) -> int:
+        return 1 << 63
 
     def __init__(self, content: bytes) -> None:
         self._content = BytesImage(content)

@@ -9,11 +9,14 @@ Source: the formats' own headers, as libblkid and file(1) know them too.
 """
 
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from timefs.guest.ends import HEAD_BYTES, Ends
 
 Mark: TypeAlias = tuple[int, bytes]
+Place: TypeAlias = tuple[int, int]
+"""An offset, and how many bytes there."""
+
 Row: TypeAlias = tuple[str, *tuple[Mark, ...]]
 
 _PAGES: Final = tuple(4096 << shift for shift in range(5))
@@ -232,33 +235,37 @@ NO_DISKS: Final[tuple[Row, ...]] = (
 """Files that may be captured beside disks, and are none."""
 
 
+class Known(NamedTuple):
+    """A row, in the order of rows."""
+
+    order: int
+    name: str
+    marks: list[Mark]
+
+
 class Signatures:
     """Rows ready to be looked for: all that begin at one place with one look at it."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._near: dict[tuple[int, int], dict[bytes, list[tuple[int, Row]]]] = {}
-        """By where the first mark begins and ends, within the head."""
-        self._far: dict[Mark, list[tuple[int, Row]]] = {}
-        for order, row in enumerate(rows):
-            offset, magic = row[1]
-            if 0 <= offset <= HEAD_BYTES - len(magic):
-                place = offset, offset + len(magic)
-                self._near.setdefault(place, {}).setdefault(magic, []).append((order, row))
-            else:
-                self._far.setdefault(row[1], []).append((order, row))
+        self._near: dict[Place, dict[bytes, list[Known]]] = {}
+        """By the place of the first mark, within the head."""
+        self._far: dict[Place, dict[bytes, list[Known]]] = {}
+        """By that too, elsewhere."""
+        for order, (name, *marks) in enumerate(rows):
+            offset, magic = marks[0]
+            within = offset >= 0 and offset + len(magic) <= HEAD_BYTES
+            magics = (self._near if within else self._far).setdefault((offset, len(magic)), {})
+            magics.setdefault(magic, []).append(Known(order, name, marks))
 
     def found(self, ends: Ends) -> tuple[str, int] | None:
         """The name of the first row whose marks are all there, and where its first mark is."""
         head = ends.head
-        candidates = [
-            candidate
-            for (start, end), magics in self._near.items()
-            for candidate in magics.get(head[start:end], ())
-        ]
-        for (offset, magic), rows in self._far.items():
-            if ends.at(offset, len(magic)) == magic:
-                candidates += rows
-        for _, (name, *marks) in sorted(candidates):
-            if all(ends.at(offset, len(magic)) == magic for offset, magic in marks):
-                return name, ends.place(marks[0][0])
+        candidates: list[Known] = []
+        for (offset, length), magics in self._near.items():
+            candidates += magics.get(head[offset : offset + length], ())
+        for place, magics in self._far.items():
+            candidates += magics.get(ends.at(*place), ())
+        for known in sorted(candidates):
+            if all(ends.at(offset, len(magic)) == magic for offset, magic in known.marks):
+                return known.name, ends.place(known.marks[0][0])
         return None

@@ -10,8 +10,9 @@ def listed(folder: Folder) -> dict[str, str]:
     """Names, with the text of those that say why something is not shown."""
     found: dict[str, str] = {}
     for name, node in folder.entries():
-        told = isinstance(node, Leaf) and name.endswith(b".unsupported")
-        found[name.decode()] = node.open().read(0, 1000).decode() if told else ""
+        found[name.decode()] = ""
+        if isinstance(node, Leaf) and name.endswith(b".unsupported"):
+            found[name.decode()] = node.open().read(0, 1000).decode()
     return found
 
 

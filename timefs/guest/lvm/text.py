@@ -18,8 +18,8 @@ Section: TypeAlias = "dict[str, Value | Section]"
 
 DEPTH_MAX: Final = 8
 TOKEN_COST_BYTES: Final = 64
-TOKENS_MAX: Final = 500_000
-"""Of some ten thousand volumes."""
+TOKENS_MAX: Final = 400_000
+"""Of some eight thousand volumes."""
 
 _TOKEN = re.compile(
     r"(?:\s++|#[^\n]*+)*+"  # possessive: nothing here is ever tried in a second way
