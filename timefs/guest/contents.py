@@ -138,7 +138,7 @@ def _counts(disk: Image, found: Found | None, mbr: Mbr, *, nested: bool) -> bool
         return mbr.plausible
     if _proves_true(disk, mbr):
         return True
-    return mbr.plausible and found.open is not None and not _opens(disk, found)
+    return mbr.plausible and found.open is not None and not found.opens(disk)
 
 
 def _proves_true(disk: Image, mbr: Mbr) -> bool:
@@ -155,15 +155,6 @@ def _proves_true(disk: Image, mbr: Mbr) -> bool:
         if found is not None and found.place < HEAD_BYTES:
             return True
     return False
-
-
-def _opens(disk: Image, found: Found) -> bool:
-    assert found.open is not None
-    try:
-        found.open(disk, b"")
-    except (CorruptError, UnsupportedError):
-        return False
-    return True
 
 
 def _within(found: Found, partitions: list[Partition]) -> bool:

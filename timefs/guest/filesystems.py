@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from store.errors import CorruptError, UnsupportedError
 from store.image import Image
 from timefs.guest import signatures
 from timefs.guest.ends import Ends
@@ -63,6 +64,16 @@ class Found(NamedTuple):
         """Whether the next to format the volume would have cleared the mark."""
         return self.place < SECTOR_BYTES
 
+    def opens(self, volume: Image) -> bool:
+        """Whether more than its marks are there."""
+        if self.open is None:
+            return False
+        try:
+            self.open(volume, b"")
+        except (CorruptError, UnsupportedError):
+            return False
+        return True
+
 
 Recognise = Callable[[Ends], "Found | None"]
 
@@ -71,8 +82,14 @@ LVM: Final = "LVM2"
 
 
 def recognised(ends: Ends) -> Found | None:
-    """What a volume holds, if it is known."""
-    return next((found for look in _LOOKS if (found := look(ends)) is not None), None)
+    """What a volume holds, if it is known; of several file systems the first that opens."""
+    first = next((found for look in _LOOKS if (found := look(ends)) is not None), None)
+    if first is None or first.open is None:
+        return first
+    rivals = [found for look in _OPENED if (found := look(ends)) is not None]
+    if len(rivals) == 1:
+        return first
+    return next((found for found in rivals if found.opens(ends.volume)), first)
 
 
 def _array(ends: Ends) -> Found | None:
@@ -148,18 +165,22 @@ def _named(rows: Sequence[signatures.Row], *, boots: bool = False) -> Recognise:
     return look
 
 
+_OPENED: Final[tuple[Recognise, ...]] = (
+    _marked(b"NTFS    ", Found("NTFS", 3, open_ntfs, boots=True)),
+    _marked(b"EXFAT   ", Found("exFAT", 3, open_exfat, boots=True)),
+    _marked(b"XFSB", Found("XFS", 0, open_xfs)),
+    _fat,
+    _ext,
+)
+
 _LOOKS: Final[tuple[Recognise, ...]] = (
     _array,
     _named(signatures.BOOTING, boots=True),
     _named(signatures.LOCKED),
     _named(signatures.POOLED),
     _lvm,
-    _marked(b"NTFS    ", Found("NTFS", 3, open_ntfs, boots=True)),
-    _marked(b"EXFAT   ", Found("exFAT", 3, open_exfat, boots=True)),
-    _marked(b"XFSB", Found("XFS", 0, open_xfs)),
-    _fat,
+    *_OPENED,
     _named(signatures.SWAP),
-    _ext,
     _named(signatures.NAMED),
     _sun,
     _named(signatures.TABLES),

@@ -75,6 +75,13 @@ def test_an_old_boot_sector_whose_volume_does_not_open_gives_way_to_a_table(
     assert not any(key.startswith("p0-OLD") for key in shown)
 
 
+@pytest.mark.parametrize("magic", [b"NTFS    ", b"EXFAT   "])
+def test_a_magic_alone_in_the_first_sector_hides_no_file_system(magic: bytes, tmp_path: Path):
+    disk = formatted(tmp_path, DISK_BYTES, "mkfs.ext4", "-q", "-F", "-L", "NEW")
+    disk[3:11], disk[510:512] = magic, b"\x55\xaa"
+    assert list(partitions_of(BytesImage(bytes(disk)))) == ["p0-NEW"]
+
+
 def test_the_table_that_mkfs_fakes_over_the_whole_disk_is_none(tmp_path: Path):
     disk = formatted(tmp_path, DISK_BYTES, "mkfs.fat", "-F", "32", "--mbr=y", "-n", "OLD")
     assert disk[446 + 4]
