@@ -17,7 +17,7 @@ from tests.fuzz.bounds import bounded_case, bounded_memory
 from tests.guest.disks import vhd_writer, vhdx_writer
 from tests.guest.disks.lvm_tools import Tools, loop_devices, physical
 from tests.guest.disks.qemu import KIB, MIB, create, need, run, scribble
-from timefs.guest.detect import decode, disk_partitions, file_system, references
+from timefs.guest.detect import decode, disk_contents, references
 from timefs.guest.lvm import group_name, logical_volumes, read_physical_volume
 from timefs.guest.lvm.label import lvm_checksum
 from timefs.guest.partitions import partition_image
@@ -368,8 +368,7 @@ def read_everything(patient: Patient, content: bytes) -> bool:
         return False
     done = read_image(disk)
     with suppress(*DECLARED):
-        file_system(disk)
-        for partition in disk_partitions(disk):
+        for partition in disk_contents(disk).partitions or []:
             with suppress(*DECLARED):
                 done |= read_image(partition_image(disk, partition))
     with suppress(*DECLARED):

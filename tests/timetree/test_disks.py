@@ -119,13 +119,17 @@ def test_a_hidden_file_has_no_stem():
     assert listed(instant({".disk": DISK})) == [".disk", ".disk.d"]
 
 
-@pytest.mark.parametrize(
-    ("content", "error"), [(b"BAD:", CorruptError), (b"NEW:", UnsupportedError)]
-)
-def test_a_disk_that_cannot_be_decoded_is_shown_and_says_why(
-    content: bytes, error: type[Exception]
-):
-    folder = instant({"bad.vhdx": content, "good.vhdx": DISK})
+def test_a_disk_that_is_not_decoded_says_so_in_its_folders_and_is_no_raw_disk():
+    folder = instant({"new.vhdx": b"NEW:"})
+    assert listed(folder) == ["new", "new.d", "new.vhdx"]
+    for name in ("new", "new.d"):
+        assert text(folder, f"{name}/why") == b"toy disk: version 2 is not decoded"
+    with pytest.raises(UnsupportedError):
+        text(folder, "new.raw")
+
+
+def test_a_damaged_disk_is_shown_and_says_why():
+    folder = instant({"bad.vhdx": b"BAD:", "good.vhdx": DISK})
     assert listed(folder) == ["bad", "bad.d", "bad.vhdx", "good", "good.d", "good.vhdx"]
     shown = folder.lookup(b"bad")
     assert isinstance(shown, Folder)
@@ -135,7 +139,7 @@ def test_a_disk_that_cannot_be_decoded_is_shown_and_says_why(
         lambda: shown.lookup(b"a"),
         lambda: text(folder, "bad.raw"),
     ):
-        with pytest.raises(error):
+        with pytest.raises(CorruptError):
             call()
 
 

@@ -66,6 +66,11 @@ def partitions_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
     return MemoryFolder(identity + b"/d", {b"p1-DATA": volume_folder(disk, identity, time_ns)})
 
 
+def refusal_folder(reason: str, identity: bytes, time_ns: int) -> Folder:
+    del time_ns
+    return MemoryFolder(identity + b"/", {b"why": MemoryFile(identity + b"/why", reason.encode())})
+
+
 def as_vhdx(disk: Image, identity: bytes) -> Image:
     return BytesImage(b"VHDX:" + identity + disk.read(0, disk.size))
 
@@ -102,6 +107,7 @@ TOY_DISKS = DiskParsers(
     has_volumes=has_volumes,
     volume_folder=volume_folder,
     partitions_folder=partitions_folder,
+    refusal_folder=refusal_folder,
     has_physical_volumes=has_physical_volumes,
     group_folder=group_folder,
 )

@@ -1,57 +1,57 @@
 """What is inside disks, as folders: the volume itself, a folder a partition, or a logical volume.
 
-Defined here and only here: `volume_folder`, `partitions_folder`, `group_folder` and the one-line
-files that stand for what cannot be shown. Used by the time tree. Volumes are opened when they are
-looked at. Thread-safe.
+Defined here and only here: `volume_folder`, `partitions_folder`, `refusal_folder`, `group_folder`
+and `has_physical_volumes`. Used by the time tree. Volumes are opened when they are looked at.
+Thread-safe.
 """
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from stat import S_IFDIR, S_IFREG
 from typing import Final
 
-from store.errors import CorruptError, NotFoundError, UnsupportedError
-from store.image import BytesImage, Image
-from timefs.guest.detect import LVM, disk_partitions, file_system
-from timefs.guest.filesystems import open_file_system
-from timefs.guest.lvm import (
-    LogicalVolume,
-    PhysicalVolume,
-    group_name,
-    is_physical_volume,
-    logical_volumes,
-    read_physical_volume,
-)
-from timefs.guest.partitions import Partition, partition_image
-from timefs.tree import Attributes, Entry, Folder, Leaf, Node
+from store.errors import CorruptError, UnsupportedError
+from store.image import Image
+from timefs.guest.contents import Contents, contents, is_nestable, partition_contents
+from timefs.guest.detect import disk_contents
+from timefs.guest.filesystems import LVM
+from timefs.guest.lvm import LogicalVolume, PhysicalVolume, logical_volumes, read_physical_volume
+from timefs.guest.partitions import partition_image
+from timefs.guest.slot import DiskFolder, LogicalSlot, Place, Slot, disk_slots, volume_or_folder
+from timefs.tree import Folder
 
-SYSTEM_RESERVED: Final = "System Reserved"
-"""Label of the boot volume that Windows makes on MBR disks."""
+GROUPS_DEEP_MAX: Final = 2
+"""Groups on disks, and groups of their guests on disks that are logical volumes of those."""
 
-LABEL_CHARACTERS_MAX: Final = 64
+
+GUEST_DISKS_MAX: Final = 256
+"""Logical volumes that are asked for such disks."""
+
+VOLUMES_MAX: Final = 1024
+"""Logical volumes that are shown of an instant."""
 
 
 def volume_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
     """The guest's volume when one alone remains beside those for booting, else one folder each."""
-    listed = _slots(disk, identity, time_ns)
-    remaining = [slot for slot in listed if not slot.beside]
-    if len(remaining) == 1:
-        root = remaining[0].root()
-        if root is not None:
-            return root
-    return DiskFolder(identity + b"\0volumes", remaining or listed, time_ns)
+    slots = disk_slots(disk, disk_contents(disk), identity, time_ns)
+    return volume_or_folder(slots, identity, time_ns)
 
 
 def partitions_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
     """Every partition as `pN-LABEL`, by whatever it holds: the path that never changes meaning."""
-    return DiskFolder(identity + b"\0partitions", _slots(disk, identity, time_ns), time_ns)
+    slots = disk_slots(disk, disk_contents(disk), identity, time_ns)
+    return DiskFolder(identity + b"\0partitions", slots, time_ns)
+
+
+def refusal_folder(reason: str, identity: bytes, time_ns: int) -> Folder:
+    """What stands for the volumes of a disk that is not decoded: a line that says why."""
+    place = Place(b"p0", identity + b"\0p0", time_ns)
+    return DiskFolder(identity + b"\0refusal", [Slot(place, reason)], time_ns)
 
 
 def has_physical_volumes(disk: Image) -> bool:
     """Whether a disk has a part in groups of volumes, which `group_folder` shows."""
-    return any(is_physical_volume(volume) for volume in _readable_volumes(disk))
+    return any(True for _ in _physical(disk, disk_contents(disk)))
 
 
 def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folder:
@@ -60,13 +60,8 @@ def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folde
     A hyphen in a name is doubled, as in the guest's own /dev/mapper; groups of one name bear the
     start of their identifiers too.
     """
-    found: list[PhysicalVolume] = []
-    for disk in disks:
-        for volume in _readable_volumes(disk):
-            if is_physical_volume(volume):
-                with suppress(CorruptError):  # the partition's own entry says what is wrong
-                    found.append(read_physical_volume(volume))
-    volumes = logical_volumes(found)
+    found = _all_logical([(disk, disk_contents(disk)) for disk in disks])
+    volumes = found[:VOLUMES_MAX]
     groups = {(volume.group, volume.group_id) for volume in volumes}
     names = Counter(group for group, _ in groups)
     slots: list[Slot] = []
@@ -76,8 +71,16 @@ def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folde
             group += "~" + volume.group_id[:6]
         name = f"{group}-{volume.name.replace('-', '--')}".replace("/", "_")
         own = identity + f"\0{volume.group_id}\0{volume.name}".encode(errors="replace")
-        slots.append(Slot(name.encode(errors="replace"), _logical_image(volume), own, time_ns))
+        place = Place(name.encode(errors="replace"), own, time_ns, nestable=True)
+        slots.append(LogicalSlot(place, _logical_image(volume), _nested_contents))
+    if len(found) > VOLUMES_MAX:
+        reason = f"{len(found) - VOLUMES_MAX} more volumes: this version shows {VOLUMES_MAX}"
+        slots.append(Slot(Place(b"@more", identity + b"\0more", time_ns), reason))
     return DiskFolder(identity + b"\0groups", slots, time_ns)
+
+
+def _nested_contents(volume: Image) -> Contents:
+    return contents(volume, nested=True)
 
 
 def _logical_image(volume: LogicalVolume) -> Callable[[], Image]:
@@ -89,150 +92,35 @@ def _logical_image(volume: LogicalVolume) -> Callable[[], Image]:
     return image
 
 
-def _readable_volumes(disk: Image) -> Iterator[Image]:
-    """The whole disk if it is a volume, else those of its partitions that lie within it."""
-    if file_system(disk) is not None:
-        yield disk
+def _all_logical(disks: Sequence[tuple[Image, Contents]]) -> list[LogicalVolume]:
+    """The volumes of the groups on disks, then of those on disks that are such volumes."""
+    volumes: list[LogicalVolume] = []
+    for depth in range(GROUPS_DEEP_MAX):
+        found: list[PhysicalVolume] = []
+        for disk, inside in disks:
+            for volume in _physical(disk, inside, nested=depth > 0):
+                with suppress(
+                    CorruptError, UnsupportedError
+                ):  # the partition's own entry says what is wrong
+                    found.append(read_physical_volume(volume))
+        if not found:
+            break
+        logical = logical_volumes(found)
+        volumes += logical
+        images = [each.image for each in logical if each.image is not None][:GUEST_DISKS_MAX]
+        disks = [(image, _nested_contents(image)) for image in images]
+    return volumes
+
+
+def _physical(disk: Image, inside: Contents, *, nested: bool = False) -> Iterator[Image]:
+    """What belongs to a group of volumes: the disk itself, partitions, and theirs."""
+    if inside.partitions is None:
+        if inside.found is not None and inside.found.name == LVM:
+            yield disk
         return
-    for partition in disk_partitions(disk):
+    for partition in inside.partitions:
         with suppress(CorruptError, UnsupportedError):
-            yield partition_image(disk, partition)
-
-
-def _slots(disk: Image, identity: bytes, time_ns: int) -> "list[Slot]":
-    if file_system(disk) is not None:
-        return [Slot(b"p0", lambda: disk, identity + b"\0p0", time_ns, labelled=True)]
-    slots: list[Slot] = []
-    for partition in disk_partitions(disk):
-        name = b"p%d" % partition.number
-        slot = Slot(name, _partition_image(disk, partition), identity + b"\0" + name, time_ns,
-                    labelled=True)  # fmt: skip
-        slot.partition = partition
-        slots.append(slot)
-    return slots
-
-
-def _partition_image(disk: Image, partition: Partition) -> Callable[[], Image]:
-    return lambda: partition_image(disk, partition)
-
-
-class Slot:
-    """A place for a volume and what was found in it, looked into once."""
-
-    partition: Partition | None = None
-    """Which partition it is, if it is one."""
-
-    def __init__(
-        self,
-        name: bytes,
-        volume: Callable[[], Image],
-        identity: bytes,
-        time_ns: int,
-        *,
-        labelled: bool = False,
-    ) -> None:
-        self.name: Final = name
-        self._volume = volume
-        self._identity = identity
-        self._time_ns = time_ns
-        self._labelled = labelled
-        self._lock = threading.Lock()
-        self._found: tuple[Folder | None, str, str] | None = None
-
-    @property
-    def beside(self) -> bool:
-        """Whether it is there for booting, recovery or swapping."""
-        beside = self.partition is not None and self.partition.beside
-        return beside or self._look()[1] == SYSTEM_RESERVED
-
-    def _look(self) -> tuple[Folder | None, str, str]:
-        """The volume's root if it can be shown, its label, and else why not."""
-        with self._lock:
-            if self._found is None:
-                try:
-                    self._found = self._open()
-                except (CorruptError, UnsupportedError) as error:
-                    self._found = (None, self._own_label(), str(error))
-            return self._found
-
-    def _own_label(self) -> str:
-        return self.partition.name if self.partition is not None else ""
-
-    def _open(self) -> tuple[Folder | None, str, str]:
-        volume = self._volume()
-        found = file_system(volume)
-        opened = open_file_system(found, volume, self._identity) if found else None
-        if opened is not None:
-            return opened.root, opened.label or self._own_label(), ""
-        reason = f"{found}: this version does not show it" if found else "nothing known is in it"
-        if found == LVM:
-            group = group_name(read_physical_volume(volume))
-            reason = f"LVM2: a part of group {group or 'unknown'}, whose volumes are in @volumes"
-        return None, self._own_label(), reason
-
-    def root(self) -> Folder | None:
-        """The volume's root folder, if it can be shown."""
-        return self._look()[0]
-
-    def entry(self) -> Entry:
-        """`NAME-LABEL`, or `NAME-LABEL.unsupported` with the reason in it."""
-        root, label, reason = self._look()
-        clean = "".join(c for c in label if c.isprintable() and c != "/")[:LABEL_CHARACTERS_MAX]
-        name = self.name
-        if clean and self._labelled:
-            name += b"-" + clean.encode(errors="replace")
-        if root is not None:
-            return Entry(name, root)
-        text = f"{self.name.decode(errors='replace')}: {reason}\n"
-        return Entry(name + b".unsupported", Reason(self._identity, text, self._time_ns))
-
-
-class DiskFolder(Folder):
-    """One entry a slot."""
-
-    def __init__(self, identity: bytes, slots: list[Slot], time_ns: int) -> None:
-        self._identity = identity
-        self._slots = slots
-        self._time_ns = time_ns
-
-    @property
-    def identity(self) -> bytes:
-        return self._identity
-
-    def attributes(self) -> Attributes:
-        times = (self._time_ns,) * 4
-        return Attributes(S_IFDIR | 0o555, 0, 0, 2, *times)
-
-    def lookup(self, name: bytes) -> Node:
-        for slot in self._slots:
-            if name.startswith(slot.name) and name[len(slot.name) :][:1] in (b"", b"-", b"."):
-                entry = slot.entry()
-                shown = slot.root() is not None
-                if name == entry.name or (name == slot.name and shown):
-                    return entry.node
-        raise NotFoundError("no such volume")
-
-    def entries(self) -> Iterator[Entry]:
-        for slot in self._slots:
-            yield slot.entry()
-
-
-class Reason(Leaf):
-    """A one-line file that says why something is not shown."""
-
-    def __init__(self, identity: bytes, text: str, time_ns: int) -> None:
-        self._identity = identity + b"\0unsupported"
-        self._content = text.encode(errors="replace")
-        self._time_ns = time_ns
-
-    @property
-    def identity(self) -> bytes:
-        return self._identity
-
-    def attributes(self) -> Attributes:
-        size = len(self._content)
-        times = (self._time_ns,) * 4
-        return Attributes(S_IFREG | 0o444, size, size, 1, *times)
-
-    def open(self) -> Image:
-        return BytesImage(self._content)
+            volume = partition_image(disk, partition)
+            nestable = is_nestable(partition) and not nested
+            within = partition_contents(volume, partition, table=nestable)
+            yield from _physical(volume, within, nested=True)

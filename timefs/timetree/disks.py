@@ -14,6 +14,7 @@ from timefs.guest.disktree import (
     group_folder,
     has_physical_volumes,
     partitions_folder,
+    refusal_folder,
     volume_folder,
 )
 from timefs.guest.siblings import Find
@@ -61,6 +62,8 @@ class DiskParsers(NamedTuple):
     without a time of their own show the nanoseconds given."""
     partitions_folder: Callable[[Image, bytes, int], Folder]
     """`Form.PARTITIONS`, likewise."""
+    refusal_folder: Callable[[str, bytes, int], Folder]
+    """Stands for both where a disk is not decoded, and says why; identities and times likewise."""
     has_physical_volumes: Callable[[Image], bool]
     """Whether a decoded disk has a part in groups of volumes. Cheap."""
     group_folder: Callable[[Iterable[Image], bytes, int], Folder]
@@ -76,6 +79,7 @@ GUEST_DISKS: Final = DiskParsers(
     has_volumes=has_volumes,
     volume_folder=volume_folder,
     partitions_folder=partitions_folder,
+    refusal_folder=refusal_folder,
     has_physical_volumes=has_physical_volumes,
     group_folder=group_folder,
 )

@@ -209,5 +209,9 @@ class Opened:
     def _guest_root(self, captured: Captured, form: Form) -> Folder:
         parsers = self._parsers
         opens = parsers.volume_folder if form is Form.VOLUME else parsers.partitions_folder
-        identity = self.disk_identity(captured)
-        return opens(self.disk(captured), identity, captured.state.changed_ns)
+        identity, time_ns = self.disk_identity(captured), captured.state.changed_ns
+        try:
+            disk = self.disk(captured)
+        except UnsupportedError as error:
+            return parsers.refusal_folder(str(error), identity, time_ns)
+        return opens(disk, identity, time_ns)

@@ -22,6 +22,12 @@ EXFAT_NAME: Final = b"EXFAT   "
 EXFAT_SECTORS: Final = 12
 """Of a boot region: eleven, and one of checksums; a second region follows."""
 
+TABLES_MAX: Final = 16
+
+_IMITATIONS: Final = {b"HPFS    ", b"JFS     "}
+_MEDIA: Final = {0xF0, *range(0xF8, 0x100)}
+_JUMPS: Final = {0xEB, 0xE9}
+
 _UNCOUNTED: Final = {106, 107, 112}
 """Bytes of the boot sector that change without a new checksum."""
 
@@ -55,16 +61,42 @@ def _number(sector: bytes, at: int, width: int) -> int:
     return int.from_bytes(sector[at : at + width], "little")
 
 
+def looks_like_fat(volume: Image, sector: bytes) -> bool:
+    """Whether a first sector is a FAT volume's.
+
+    Its fields must make sense together, and something else must speak for it: the end mark, a
+    jump, or the first entry of the table, which repeats the kind of medium. The string that names
+    the file system only tells that the sector is not that of HPFS or JFS, which imitate it.
+    """
+    if len(sector) < BOOT_BYTES or sector[54:62] in _IMITATIONS:
+        return False
+    sector_bytes, per_cluster, medium = _number(sector, 11, 2), sector[13], sector[21]
+    reserved, tables = _number(sector, 14, 2), sector[16]
+    table_sectors = _number(sector, 22, 2) or _number(sector, 36, 4)
+    sectors = _number(sector, 19, 2) or _number(sector, 32, 4)
+    sane = (
+        sector_bytes in SECTOR_SIZES
+        and per_cluster > 0
+        and not per_cluster & (per_cluster - 1)
+        and reserved > 0
+        and 0 < tables <= TABLES_MAX
+        and medium in _MEDIA
+        and reserved + tables * table_sectors < sectors
+    )
+    if not sane or not table_sectors:
+        return False
+    first = volume.read(reserved * sector_bytes, 3)
+    repeated = first[:1] == bytes([medium]) and first[1:2] == b"\xff"
+    return repeated or sector[510:512] == b"\x55\xaa" or sector[0] in _JUMPS
+
+
 def read_fat(volume: Image) -> Geometry:
     """The geometry of a FAT volume.
 
     Raises:
-        UnsupportedError: not FAT.
         CorruptError: its fields contradict each other, or the volume ends before they say.
     """
     sector = read_exactly(volume, 0, BOOT_BYTES, "FAT boot sector")
-    if sector[510:512] != b"\x55\xaa":
-        raise UnsupportedError(f"FAT boot sector: expected its end mark, got {sector[510:]!r}")
     sector_bytes, per_cluster = _number(sector, 11, 2), sector[13]
     if sector_bytes not in SECTOR_SIZES or per_cluster == 0 or per_cluster & (per_cluster - 1):
         raise CorruptError(
@@ -80,6 +112,8 @@ def read_fat(volume: Image) -> Geometry:
     clusters = (sectors - root - root_sectors) // per_cluster
     active = _number(sector, 40, 2) if large else 0
     used = active & 15 if active & 0x80 else 0
+    named = 64 if large else 36  # from here on, what only newer boot sectors have
+    has_state, has_label = sector[named + 2] in (0x28, 0x29), sector[named + 2] == 0x29
     small_width = 12 if clusters <= FAT12_CLUSTERS_MAX else 16
     found = Geometry(
         width=32 if large else small_width,
@@ -91,22 +125,22 @@ def read_fat(volume: Image) -> Geometry:
         root_cluster=_number(sector, 44, 4) if large else 0,
         root=root * sector_bytes,
         root_bytes=root_entries * ENTRY_BYTES,
-        label=_label(sector[71:82] if large else sector[43:54]),
-        in_use=bool(sector[65 if large else 37] & 1),
+        label=_label(sector[named + 7 : named + 18]) if has_label else "",
+        in_use=has_state and bool(sector[named + 1] & 1),
     )
     _check(found, volume, tables, used)
     return found
 
 
 def _label(stored: bytes) -> str:
-    label = stored.decode("cp437").rstrip()
+    label = stored.decode("cp437").rstrip(" \0")
     return "" if label == "NO NAME" else label
 
 
 def _check(found: Geometry, volume: Image, tables: int, used: int) -> None:
     entries = found.table_bytes * 8 // found.width
     for name, value, least, most in (
-        ("tables", tables, 1, 16),
+        ("tables", tables, 1, TABLES_MAX),
         ("number of the table in use", used, 0, tables - 1),
         ("bytes a cluster", found.cluster_bytes, 512, CLUSTER_BYTES_MAX),
         ("clusters", found.clusters, 1, min(entries - FIRST_CLUSTER, CLUSTERS_MAX)),

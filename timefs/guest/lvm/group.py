@@ -48,14 +48,13 @@ def logical_volumes(found: Sequence[PhysicalVolume]) -> list[LogicalVolume]:
     Metadata that contradicts itself makes its own volumes unreadable, no others.
     """
     newest: dict[str, _Newest] = {}
-    for physical in found:
-        for text in physical.texts:
-            try:
-                group_id, group = _group(text)
-            except CorruptError:
-                continue  # another copy may be whole; without one, the disk itself shows it
-            if group_id not in newest or group.sequence > newest[group_id].sequence:
-                newest[group_id] = group
+    for text in dict.fromkeys(text for physical in found for text in physical.texts):
+        try:
+            group_id, group = _group(text)
+        except (CorruptError, UnsupportedError):
+            continue  # another copy may be whole; without one, the disk itself shows it
+        if group_id not in newest or group.sequence > newest[group_id].sequence:
+            newest[group_id] = group
     made: list[LogicalVolume] = []
     for group_id, group in newest.items():
         with suppress(CorruptError):  # as above
@@ -68,6 +67,7 @@ def group_name(physical: PhysicalVolume) -> str | None:
 
     Raises:
         CorruptError: what it says is damaged.
+        UnsupportedError: it says more than is read.
     """
     if not physical.texts:
         return None

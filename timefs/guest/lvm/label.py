@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from store.errors import CorruptError
+from store.errors import CorruptError, UnsupportedError
 from store.image import Image, read_exactly
 
 SECTOR_BYTES: Final = 512
@@ -24,6 +24,9 @@ LABEL_TYPE: Final = b"LVM2 001"
 AREA: Final = struct.Struct("<QQ")
 ID_BYTES: Final = 32
 AREAS_MAX: Final = 16
+METADATA_AREAS_MAX: Final = 2
+"""LVM2 makes one at the start, and one at the end if asked."""
+
 
 AREA_HEADER: Final = struct.Struct("<I16sIQQ")
 AREA_MAGIC: Final = b" LVM2 x[5A%r0N*>"
@@ -49,19 +52,13 @@ def lvm_checksum(content: bytes) -> int:
     return zlib.crc32(content, CHECKSUM_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-def _label(volume: Image) -> bytes | None:
-    """The sector of the label, if there is one."""
-    content = volume.read(0, LABEL_SECTORS * SECTOR_BYTES)
-    for at in range(0, len(content), SECTOR_BYTES):
+def label_place(content: bytes) -> int | None:
+    """Where the label is, whole or not, given the first sectors of a volume; None if nowhere."""
+    for at in range(0, LABEL_SECTORS * SECTOR_BYTES, SECTOR_BYTES):
         sector = content[at : at + SECTOR_BYTES]
         if sector[:8] == LABEL_ID and sector[24:32] == LABEL_TYPE and len(sector) == SECTOR_BYTES:
-            return sector
+            return at
     return None
-
-
-def is_physical_volume(volume: Image) -> bool:
-    """Whether there is a label, whole or not."""
-    return _label(volume) is not None
 
 
 def read_physical_volume(volume: Image) -> PhysicalVolume:
@@ -69,10 +66,13 @@ def read_physical_volume(volume: Image) -> PhysicalVolume:
 
     Raises:
         CorruptError: the label or every one of its metadata areas is damaged.
+        UnsupportedError: there is more metadata than is read.
     """
-    sector = _label(volume)
-    if sector is None:
+    content = volume.read(0, LABEL_SECTORS * SECTOR_BYTES)
+    place = label_place(content)
+    if place is None:
         raise CorruptError("LVM2: expected a label, got none")
+    sector = content[place : place + SECTOR_BYTES]
     _, _, expected, at, _ = LABEL.unpack_from(sector)
     if lvm_checksum(sector[20:]) != expected:
         raise CorruptError("LVM2 label: its checksum differs")
@@ -80,16 +80,16 @@ def read_physical_volume(volume: Image) -> PhysicalVolume:
         raise CorruptError(f"LVM2 label: header: expected it within the sector, got {at}")
     identity = sector[at : at + ID_BYTES].decode("ascii", errors="replace")
     texts: list[str] = []
-    damaged: list[CorruptError] = []
-    for offset, length in _metadata_areas(sector, at + ID_BYTES + 8):
+    refusal: CorruptError | UnsupportedError | None = None
+    for offset, length in _metadata_areas(sector, at + ID_BYTES + 8)[:METADATA_AREAS_MAX]:
         try:
             text = _text(volume, offset, length)
-        except CorruptError as error:
-            damaged.append(error)
+        except (CorruptError, UnsupportedError) as error:
+            refusal = refusal or error
             continue
         texts += [text] if text else []
-    if damaged and not texts:
-        raise damaged[0]
+    if refusal is not None and not texts:
+        raise refusal
     return PhysicalVolume(identity, volume, texts)
 
 
@@ -125,7 +125,9 @@ def _text(volume: Image, offset: int, length: int) -> str | None:
     if not text_at or flags & IGNORED:
         return None
     room = area_bytes - AREA_HEADER_BYTES
-    if not AREA_HEADER_BYTES <= text_at < area_bytes or text_bytes > min(room, TEXT_BYTES_MAX):
+    if text_bytes > TEXT_BYTES_MAX:
+        raise UnsupportedError(f"{what}: a text of {text_bytes} bytes; this version reads 4 MiB")
+    if not AREA_HEADER_BYTES <= text_at < area_bytes or text_bytes > room:
         raise CorruptError(f"{what}: text: expected it within the area, got {text_at}")
     first = min(text_bytes, area_bytes - text_at)  # the area is a ring after its header
     content = read_exactly(volume, offset + text_at, first, what)

@@ -7,52 +7,46 @@ Source: lvm2, the grammar that libdm/libdm-config.c documents.
 
 import re
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Final, TypeAlias
 
-from store.errors import CorruptError
+from store.budget import spend
+from store.errors import CorruptError, UnsupportedError
 
 Value: TypeAlias = "int | str | list[int | str]"
 Section: TypeAlias = "dict[str, Value | Section]"
 
 DEPTH_MAX: Final = 8
+TOKEN_COST_BYTES: Final = 64
+TOKENS_MAX: Final = 400_000
+"""Of some eight thousand volumes."""
 
 _TOKEN = re.compile(
-    r"(?P<space>\s+|#[^\n]*)"
-    r'|"(?P<text>(?:[^"\\]|\\.)*)"'
-    r"|(?P<word>[A-Za-z0-9_.+/@%-]+)"
-    r"|(?P<mark>[{}\[\]=,])",
+    r"(?:\s++|#[^\n]*+)*+"  # possessive: nothing here is ever tried in a second way
+    r'(?:"(?P<text>(?:[^"\\]++|\\.)*+)"'
+    r"|(?P<word>[A-Za-z0-9_.+/@%-]++)"
+    r"|(?P<mark>[{}\[\]=,])"
+    r"|(?P<end>\Z))",
     re.DOTALL,
 )
 _INTEGER = re.compile(r"-?[0-9]{1,20}\Z")
 
 
-class _Tokens:
-    """What is still to be read of a text."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens = self._split(text)
-
-    @staticmethod
-    def _split(text: str) -> Iterator[tuple[str, str]]:
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None:
-                raise CorruptError(f"LVM2 metadata at character {at}: not of its grammar")
-            at = match.end()
-            kind = match.lastgroup or ""
-            if kind != "space":
-                yield kind, match[kind]
-        while True:
-            yield "end", ""
-
-    def next(self) -> tuple[str, str]:
-        return next(self._tokens)
-
-    def expect(self, mark: str) -> None:
-        kind, value = self.next()
-        if kind != "mark" or value != mark:
-            raise CorruptError(f"LVM2 metadata: expected {mark!r}, got {value!a}")
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    """Kinds and values; the last is the end, again and again."""
+    at = count = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise CorruptError(f"LVM2 metadata at character {at}: not of its grammar")
+        spend(TOKEN_COST_BYTES)
+        count += 1
+        if count > TOKENS_MAX:
+            raise UnsupportedError(f"LVM2 metadata: more than {TOKENS_MAX} words and marks")
+        kind, at = match.lastgroup or "end", match.end()
+        if kind != "end":
+            yield kind, match[kind]
+    yield from repeat(("end", ""))
 
 
 def parse(text: str) -> Section:
@@ -60,24 +54,25 @@ def parse(text: str) -> Section:
 
     Raises:
         CorruptError: it is not of the grammar.
+        UnsupportedError: it is longer than what is read.
     """
-    return _section(_Tokens(text), 0)
+    return _section(_tokens(text), 0)
 
 
-def _section(tokens: _Tokens, depth: int) -> Section:
+def _section(tokens: Iterator[tuple[str, str]], depth: int) -> Section:
     """All up to the closing brace, or to the end at the outermost level."""
     if depth > DEPTH_MAX:
         raise CorruptError(f"LVM2 metadata: expected at most {DEPTH_MAX} levels, got more")
     found: Section = {}
     while True:
-        kind, name = tokens.next()
+        kind, name = next(tokens)
         if (kind, name) == ("mark", "}") and depth:
             return found
         if kind == "end" and not depth:
             return found
         if kind not in ("word", "text"):
             raise CorruptError(f"LVM2 metadata: expected a name, got {name!a}")
-        kind, mark = tokens.next()
+        kind, mark = next(tokens)
         if kind == "mark" and mark == "{":
             found[name] = _section(tokens, depth + 1)
         elif kind == "mark" and mark == "=":
@@ -86,17 +81,17 @@ def _section(tokens: _Tokens, depth: int) -> Section:
             raise CorruptError(f"LVM2 metadata: {name!a}: expected a value, got {mark!a}")
 
 
-def _value(tokens: _Tokens) -> Value:
-    kind, text = tokens.next()
+def _value(tokens: Iterator[tuple[str, str]]) -> Value:
+    kind, text = next(tokens)
     if (kind, text) != ("mark", "["):
         return _scalar(kind, text)
     values: list[int | str] = []
-    kind, text = tokens.next()
+    kind, text = next(tokens)
     while (kind, text) != ("mark", "]"):
         values.append(_scalar(kind, text))
-        kind, text = tokens.next()
+        kind, text = next(tokens)
         if (kind, text) == ("mark", ","):
-            kind, text = tokens.next()
+            kind, text = next(tokens)
     return values
 
 
