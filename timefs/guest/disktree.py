@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from hashlib import blake2b
 from stat import S_IFDIR, S_IFREG
 from typing import Final
 
@@ -31,6 +32,7 @@ SYSTEM_RESERVED: Final = "System Reserved"
 """Label of the boot volume that Windows makes on MBR disks."""
 
 LABEL_CHARACTERS_MAX: Final = 64
+PART_DIGEST_BYTES: Final = 16
 
 
 def volume_folder(disk: Image, identity: bytes, time_ns: int) -> Folder:
@@ -75,9 +77,23 @@ def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folde
         if names[volume.group] > 1:
             group += "~" + volume.group_id[:6]
         name = f"{group}-{volume.name.replace('-', '--')}".replace("/", "_")
-        own = identity + f"\0{volume.group_id}\0{volume.name}".encode(errors="replace")
+        named = (volume.group_id.encode(errors="surrogatepass"),
+                 volume.name.encode(errors="surrogatepass"))  # fmt: skip
+        own = part_identity(identity, *named)
         slots.append(Slot(name.encode(errors="replace"), _logical_image(volume), own, time_ns))
     return DiskFolder(identity + b"\0groups", slots, time_ns)
+
+
+def part_identity(disk: bytes, *names: bytes) -> bytes:
+    """What the identities of a part of a disk begin with.
+
+    Always of one length, and another for other names, whatever a guest has put into them: so no
+    node of one part can be taken for a node of another.
+    """
+    digest = blake2b(digest_size=PART_DIGEST_BYTES)
+    for name in (disk, *names):
+        digest.update(len(name).to_bytes(4, "big") + name)
+    return b"part\0" + digest.digest()
 
 
 def _logical_image(volume: LogicalVolume) -> Callable[[], Image]:
@@ -101,12 +117,13 @@ def _readable_volumes(disk: Image) -> Iterator[Image]:
 
 def _slots(disk: Image, identity: bytes, time_ns: int) -> "list[Slot]":
     if file_system(disk) is not None:
-        return [Slot(b"p0", lambda: disk, identity + b"\0p0", time_ns, labelled=True)]
+        own = part_identity(identity, b"p0")
+        return [Slot(b"p0", lambda: disk, own, time_ns, labelled=True)]
     slots: list[Slot] = []
     for partition in disk_partitions(disk):
         name = b"p%d" % partition.number
-        slot = Slot(name, _partition_image(disk, partition), identity + b"\0" + name, time_ns,
-                    labelled=True)  # fmt: skip
+        own = part_identity(identity, name)
+        slot = Slot(name, _partition_image(disk, partition), own, time_ns, labelled=True)
         slot.partition = partition
         slots.append(slot)
     return slots
