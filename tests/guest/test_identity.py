@@ -6,7 +6,6 @@ shows the content of one in the place of the other.
 
 import os
 from collections import defaultdict
-from collections.abc import Generator
 from itertools import chain
 from pathlib import Path
 
@@ -24,9 +23,9 @@ pytestmark = [pytest.mark.system, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")
-def volumes(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, tuple[Path, Path]]]:
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Those made so far, by kind."""
-    yield Made(tmp_path_factory.mktemp("volumes"))
+    return Made(tmp_path_factory.mktemp("volumes"))
 
 
 class Made(dict[str, tuple[Path, Path]]):
