@@ -50,6 +50,10 @@ class Geometry(NamedTuple):
         """Where a cluster begins."""
         return self.heap + (cluster - FIRST_CLUSTER) * self.cluster_bytes
 
+    def cluster(self, place: int) -> int:
+        """Which cluster a place lies in."""
+        return (place - self.heap) // self.cluster_bytes + FIRST_CLUSTER
+
     @property
     def content_bytes(self) -> int:
         """What all clusters together hold."""

@@ -53,6 +53,17 @@ def exfat_records(entries: Iterator[Located]) -> Iterator[Record]:
         raise refusal
 
 
+def exfat_record(entries: Iterator[Located]) -> Record:
+    """The name whose set of entries these begin with.
+
+    Raises:
+        CorruptError: none does, or it is damaged.
+    """
+    for place, found in _sets(entries):
+        return _record(found, place, _checksum(b"".join(found)))
+    raise CorruptError("exFAT folder: expected a set of entries, found none")
+
+
 def _sets(entries: Iterator[Located]) -> Iterator[tuple[int, list[bytes]]]:
     """Each file's first entry with those that follow it, as many as it says and there are."""
     place, found = 0, list[bytes]()
@@ -120,8 +131,16 @@ def _offset_minutes(stored: int) -> int:
     return (quarters - 128 if quarters & 0x40 else quarters) * 15
 
 
+def _checksum(content: bytes) -> int:
+    """The checksum of a set."""
+    total = 0
+    for byte in content[:2] + content[4:]:  # between them it is stored itself
+        total = (total >> 1 | (total & 1) << 15) + byte & 0xFFFF
+    return total
+
+
 def _checksums(sets: list[bytes]) -> list[int]:
-    """The checksum of each set; those of one length are added up side by side."""
+    """The same of each of many; those of one length are added up side by side."""
     checksums = [0] * len(sets)
     lengths: dict[int, list[int]] = {}
     for number, content in enumerate(sets):
@@ -130,7 +149,7 @@ def _checksums(sets: list[bytes]) -> list[int]:
         alike = np.frombuffer(b"".join(sets[number] for number in numbers), np.uint8)
         columns = alike.reshape(-1, length).T.astype(np.uint16)
         total = np.zeros(len(numbers), np.uint16)
-        for at in chain(range(2), range(4, length)):  # between them it is stored itself
+        for at in chain(range(2), range(4, length)):
             total = (total >> 1 | total << 15) + columns[at]
         for number, checksum in zip(numbers, total.tolist(), strict=True):
             checksums[number] = checksum

@@ -104,6 +104,12 @@ def fat_records(entries: Iterator[Located], *, wide: bool) -> Iterator[Record]:
         raise CorruptError(f"FAT folder: {refused!a} cannot be a name")
 
 
+def fat_record(entries: Iterator[Located], *, wide: bool) -> Record:
+    """The file whose short entry is the first of these; its long name is not looked for."""
+    place, entry = next(entries)
+    return _record(_short(entry), place, entry, wide=wide)
+
+
 def fat_label(entries: Iterator[Located]) -> str:
     """The volume's label, which the root folder holds; empty if it does not."""
     for _, entry in entries:

@@ -31,6 +31,8 @@ class Format(NamedTuple):
 
     records: Callable[[Iterator[Located]], Iterator[Record]]
     """Reads a folder's entries."""
+    record: Callable[[Iterator[Located]], Record]
+    """Reads those of one file alone."""
     label: Callable[[Iterator[Located]], str]
     """Finds the volume's label in the root's entries."""
     folder_bytes_max: int
@@ -193,18 +195,31 @@ class FatFolder(FatNode, Folder):
         own, place = identity[:-PLACE_BYTES], int.from_bytes(identity[-PLACE_BYTES:], "big")
         if own != self._parts.identity:
             return None
-        table, form = self._parts.table, self._parts.form
-        room = table.geometry.room(place)  # what goes on elsewhere is found through the folder
-        entries = entries_at(table.volume, place, min(form.entries_max * ENTRY_BYTES, room))
+        entries = self._entries_from(place, self._parts.form.entries_max * ENTRY_BYTES)
         with suppress(CorruptError):
-            record = next(form.records(entries), None)
-            if record is not None and record.place == place and not record.folder:
-                return FatFile(self._parts, record)
+            return FatFile(self._parts, self._parts.form.record(entries))
         return None
 
     def xattrs(self) -> Mapping[bytes, bytes]:
         is_root = self._record.place == ROOT_PLACE
         return {STATE_XATTR: self._parts.state} if is_root else {}
+
+    def _entries_from(self, place: int, length: int) -> Iterator[Located]:
+        """The folder's entries from a place on, in the next cluster where one ends before."""
+        table, geometry = self._parts.table, self._parts.table.geometry
+        while True:
+            here = min(length, geometry.room(place))
+            yield from entries_at(table.volume, place, here)
+            length -= here
+            if length == 0:
+                return
+            cluster = geometry.cluster(place)
+            following: int | None = cluster + 1
+            if not self._record.together:
+                following = table.following(cluster, self._record.where)
+            if following is None:
+                return
+            place = geometry.place(following)
 
     def _listed(self, record: Record) -> Listed:
         """Of a file that cannot be as large as it says the node itself says so."""

@@ -10,8 +10,13 @@ from typing import Final
 from store.image import Image
 from timefs.guest.fat.boot import read_exfat, read_fat
 from timefs.guest.fat.chain import Table
-from timefs.guest.fat.exfat_folder import SECONDARIES_MAX, exfat_label, exfat_records
-from timefs.guest.fat.fat_folder import fat_label, fat_records
+from timefs.guest.fat.exfat_folder import (
+    SECONDARIES_MAX,
+    exfat_label,
+    exfat_record,
+    exfat_records,
+)
+from timefs.guest.fat.fat_folder import fat_label, fat_record, fat_records
 from timefs.guest.fat.node import FatFolder, Format, Parts
 from timefs.guest.fat.record import ROOT_PLACE, Record
 
@@ -36,7 +41,10 @@ def open_fat(image: Image, identity: bytes) -> FatVolume:
     """
     geometry = read_fat(image)
     records = partial(fat_records, wide=geometry.width == 32)
-    form = Format(records, fat_label, FAT_FOLDER_BYTES_MAX, entries_max=1, empty_folders=False)
+    record = partial(fat_record, wide=geometry.width == 32)
+    form = Format(
+        records, record, fat_label, FAT_FOLDER_BYTES_MAX, entries_max=1, empty_folders=False
+    )
     return _volume(Parts(identity, Table(image, geometry), form))
 
 
@@ -49,6 +57,7 @@ def open_exfat(image: Image, identity: bytes) -> FatVolume:
     """
     form = Format(
         exfat_records,
+        exfat_record,
         exfat_label,
         EXFAT_FOLDER_BYTES_MAX,
         entries_max=1 + SECONDARIES_MAX,
