@@ -16,7 +16,7 @@ A name without a fraction means the last state at or before the *end* of its sec
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
@@ -35,6 +35,10 @@ _AGO: Final = re.compile(r"-([0-9]{1,9})([smhdw])")
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _REPRESENTABLE_NS: Final = range(-(1 << 63), 1 << 63)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
+_DAY_SECONDS: Final = 86400
+_CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
+"""After so many the calendar repeats."""
 
 
 class Names(StrEnum):
@@ -114,11 +118,21 @@ def _absolute(spelling: str) -> Asked | None:
 
 
 def spell(time_ns: int, names: Names = Names.COLONS, *, exact: bool = False) -> str:
-    """The name of the second that `time_ns` lies in; of the very nanosecond when `exact`."""
+    """The name of the second that `time_ns` lies in; of the very nanosecond when `exact`.
+
+    Every number is a time: a guest's may lie in the year 30828, or before the year 0, which then
+    has a minus sign.
+    """
     second, fraction_ns = divmod(time_ns, SECOND_NS)
-    moment = _EPOCH + timedelta(seconds=second)
+    day, second = divmod(second, _DAY_SECONDS)
+    cycle, day = divmod(day, _CYCLE_DAYS)
+    day_of_cycle = date.fromordinal(_EPOCH_ORDINAL + day)
+    year = day_of_cycle.year + cycle * _CYCLE_YEARS
+    hour, minute, second = second // 3600, second // 60 % 60, second % 60
+    shown_year = f"{'-' * (year < 0)}{abs(year):04}"
     if names is Names.GMT:
-        return f"@GMT-{moment.year:04}.{moment:%m.%d-%H.%M.%S}"
-    clock = f"{moment:%H-%M-%S}" if names is Names.WINDOWS else f"{moment:%H:%M:%S}"
+        return f"@GMT-{shown_year}.{day_of_cycle:%m.%d}-{hour:02}.{minute:02}.{second:02}"
+    colon = "-" if names is Names.WINDOWS else ":"
     fraction = f".{fraction_ns:09}" if exact else ""
-    return f"{moment.year:04}-{moment:%m-%d}T{clock}{fraction}Z"
+    clock = f"{hour:02}{colon}{minute:02}{colon}{second:02}"
+    return f"{shown_year}-{day_of_cycle:%m-%d}T{clock}{fraction}Z"

@@ -10,11 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from store.errors import NotFolderError, TimefsError
+from store.errors import CorruptError, NotFolderError, TimefsError
 from store.image import Image
 
 PART_ENTRIES: Final = 256
 """Entries that are handed on at once."""
+
+LARGE: Final = 1 << 63
+SMALL: Final = 1 << 32
+"""What numbers of a file are below, in every system call and protocol that shows them."""
+
+TIME_NS_MAX: Final = (LARGE - 1) * 1_000_000_000
 
 _T = TypeVar("_T")
 
@@ -37,6 +43,29 @@ class Attributes(NamedTuple):
     """The guest's numbers; None where the file system has none: whoever shows it decides."""
     device: int = 0
     """What a device is, as in st_rdev."""
+
+    def checked(self, where: str) -> "Attributes":
+        """The same, for a parser that has the numbers from a guest: all fit what shows them.
+
+        Raises:
+            CorruptError: one is larger than any file's can be.
+        """
+        mode, size, allocated_bytes, links, *times_ns, owner, group, device = self
+        for what, number, limit in (
+            ("bytes", size, LARGE),
+            ("bytes allocated", allocated_bytes, LARGE),
+            ("as its mode", mode, SMALL),
+            ("links", links, SMALL),
+            ("as its owner", owner or 0, SMALL),
+            ("as its group", group or 0, SMALL),
+            ("as its device", device, SMALL),
+        ):
+            if not 0 <= number < limit:
+                raise CorruptError(f"{where}: expected a number below {limit}, got {number} {what}")
+        for time_ns in times_ns:
+            if not -TIME_NS_MAX <= time_ns <= TIME_NS_MAX:
+                raise CorruptError(f"{where}: expected a time, got {time_ns} ns from 1970")
+        return self
 
 
 class Node(ABC):

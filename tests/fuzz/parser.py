@@ -9,7 +9,7 @@ from pathlib import Path
 from store.errors import CorruptError, UnsupportedError
 from store.image import BytesImage, Image
 from tests.fuzz.bounds import bounded_case, bounded_memory
-from timefs.tree import Folder, Leaf, Link, Node
+from timefs.tree import Attributes, Folder, Leaf, Link, Node
 
 NODES_MAX = 1000
 READ_BYTES = 64 << 10
@@ -93,7 +93,7 @@ def read_everything(
         node = nodes.pop()
         seen += 1
         with suppress(CorruptError, UnsupportedError):
-            node.attributes()
+            check_numbers(node.attributes())
         with suppress(CorruptError, UnsupportedError):
             xattrs = node.xattrs()
             for name in xattrs:
@@ -110,6 +110,14 @@ def read_everything(
             elif isinstance(node, Leaf) and contents:
                 read_leaf(node)
     return seen
+
+
+def check_numbers(attributes: Attributes) -> None:
+    """What a parser answers fits whatever shows it."""
+    try:
+        attributes.checked("a node")
+    except CorruptError as error:
+        raise AssertionError(f"{attributes} cannot be shown") from error
 
 
 def read_folder(folder: Folder, nodes: list[Node]) -> None:

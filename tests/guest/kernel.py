@@ -193,7 +193,7 @@ def lookup_agrees(root: Folder) -> None:
 
 
 def leaves_are_made_again(root: Folder) -> None:
-    """Every listed leaf is had again from its identity. FAT's do not tell enough for that."""
+    """Every listed leaf is had again from its identity."""
     for _, node in tree_walk(root):
         if isinstance(node, Folder):
             for _, child in node.entries():

@@ -1,6 +1,6 @@
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -149,3 +149,21 @@ def test_only_not_found_comes_out_whatever_the_name(name: str):
     with pytest.raises(NotFoundError) as caught:
         parse(name + "x", NOW)
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(-(1 << 93), 1 << 93))
+def test_every_number_is_a_time_of_the_calendar_that_goes_on_for_ever(time_ns: int):
+    shown = spell(time_ns, exact=True)
+    found = re.fullmatch(r"(-?[0-9]{4,})-(.{5}T.{8}\.[0-9]{9})Z", shown)
+    assert found is not None
+    cycles = int(found[1]) // 400 - 5  # of 400 years, from one that datetime knows
+    alike = time_ns - cycles * 146_097 * 86400 * SECOND_NS
+    assert spell(alike, exact=True) == f"{int(found[1]) - cycles * 400}-{found[2]}Z"
+    second, fraction_ns = divmod(alike, SECOND_NS)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+    assert f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction_ns:09}Z" == spell(alike, exact=True)
+
+
+def test_what_a_wiped_ntfs_record_says_is_shown_as_other_tools_show_it():
+    wiped_ns = ((1 << 63) - 1 - 116_444_736_000_000_000) * 100
+    assert spell(wiped_ns, exact=True) == "30828-09-14T02:48:05.477580700Z"

@@ -17,7 +17,15 @@ from timefs.guest.detect import disk_contents
 from timefs.guest.filesystems import LVM
 from timefs.guest.lvm import LogicalVolume, PhysicalVolume, logical_volumes, read_physical_volume
 from timefs.guest.partitions import partition_image
-from timefs.guest.slot import DiskFolder, LogicalSlot, Place, Slot, disk_slots, volume_or_folder
+from timefs.guest.slot import (
+    DiskFolder,
+    LogicalSlot,
+    Place,
+    Slot,
+    disk_slots,
+    part_identity,
+    volume_or_folder,
+)
 from timefs.tree import Folder
 
 GROUPS_DEEP_MAX: Final = 2
@@ -70,7 +78,9 @@ def group_folder(disks: Iterable[Image], identity: bytes, time_ns: int) -> Folde
         if names[volume.group] > 1:
             group += "~" + volume.group_id[:6]
         name = f"{group}-{volume.name.replace('-', '--')}".replace("/", "_")
-        own = identity + f"\0{volume.group_id}\0{volume.name}".encode(errors="replace")
+        named = (volume.group_id.encode(errors="surrogatepass"),
+                 volume.name.encode(errors="surrogatepass"))  # fmt: skip
+        own = part_identity(identity, *named)
         place = Place(name.encode(errors="replace"), own, time_ns, nestable=True)
         slots.append(LogicalSlot(place, _logical_image(volume), _nested_contents))
     if len(found) > VOLUMES_MAX:

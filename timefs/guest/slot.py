@@ -10,6 +10,7 @@ table within that is not opened, so that no chain of tables costs more than two.
 
 import threading
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from stat import S_IFDIR, S_IFREG
 from typing import Final, NamedTuple
 
@@ -26,6 +27,7 @@ SYSTEM_RESERVED: Final = "System Reserved"
 """Label of the boot volume that Windows makes on MBR disks."""
 
 LABEL_CHARACTERS_MAX: Final = 64
+PART_DIGEST_BYTES: Final = 16
 BLANK: Final = (
     f"blank: its first {HEAD_BYTES >> 10} KiB and its last {TAIL_BYTES >> 10} KiB are zeros; no "
     "partition table, no file system"
@@ -212,6 +214,18 @@ def _only_named(volume: Image, found: Found) -> str:
     return f"{found.name}: this version does not show it"
 
 
+def part_identity(disk: bytes, *names: bytes) -> bytes:
+    """What the identities of a part of a disk begin with.
+
+    Always of one length, and another for other names, whatever a guest has put into them: so no
+    node of one part can be taken for a node of another.
+    """
+    digest = blake2b(digest_size=PART_DIGEST_BYTES)
+    for name in (disk, *names):
+        digest.update(len(name).to_bytes(4, "big") + name)
+    return b"part\0" + digest.digest()
+
+
 def disk_slots(
     disk: Image, inside: Contents, identity: bytes, time_ns: int, *, nested: bool = False
 ) -> list[Slot]:
@@ -219,7 +233,7 @@ def disk_slots(
     slots: list[Slot] = []
     partitions = inside.partitions
     if partitions is None:
-        place = Place(b"p0", identity + b"\0p0", time_ns)
+        place = Place(b"p0", part_identity(identity, b"p0"), time_ns)
         slots.append(VolumeSlot(place, lambda: disk, lambda _: inside))
     else:
         if not partitions:
@@ -228,10 +242,10 @@ def disk_slots(
         for partition in partitions:
             nestable = not nested and is_nestable(partition)
             name = b"p%d" % partition.number
-            place = Place(name, identity + b"\0" + name, time_ns, nestable)
+            place = Place(name, part_identity(identity, name), time_ns, nestable)
             slots.append(PartitionSlot(place, disk, partition))
     for number, found in enumerate(inside.beneath):
-        own = identity + b"\0beneath%d" % number
+        own = part_identity(identity, b"beneath%d" % number)
         slots.append(BeneathSlot(Place(b"p0", own, time_ns), found))
     return slots
 

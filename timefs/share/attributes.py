@@ -39,6 +39,8 @@ _DOS_INFO: Final = struct.Struct("<2xHIIIQ")
 """Empty text, version, version, which are valid, attributes, creation time."""
 _VALID: Final = 0x11
 _EPOCH_TICKS: Final = 116_444_736_000_000_000
+_TICKS_MAX: Final = (1 << 63) - 1
+"""Windows takes larger ones for something else than times."""
 
 _ACL_HEADER: Final = struct.pack("<HHIIH64x2x", 3, 3, 0x20000, 0x20004, 0)
 """Version 3: pointers, no hash, and the descriptor behind it."""
@@ -92,7 +94,7 @@ class SambaAttributes(Mapping[bytes, bytes]):
         is_folder = S_ISDIR(shown.mode)
         flags = _NOT_INDEXED_FLAG if raw is None else int.from_bytes(raw, "little") & _SHOWN_FLAGS
         flags |= _FOLDER_FLAG if is_folder else 0
-        created = max(0, shown.created_ns // 100 + _EPOCH_TICKS)
+        created = min(max(0, shown.created_ns // 100 + _EPOCH_TICKS), _TICKS_MAX)
         return _DOS_INFO.pack(5, 5, _VALID, flags or _NORMAL_FLAG, created)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from store.image import DescriptorImage
 from tests.guest.fat.exfat import exfat_mount
-from tests.guest.kernel import differences, lookup_agrees, need, run
+from tests.guest.kernel import differences, leaves_are_made_again, lookup_agrees, need, run
 from timefs.guest.fat import open_exfat
 
 pytestmark = [pytest.mark.system, pytest.mark.root]
@@ -66,6 +66,7 @@ def test_a_volume_shows_what_exfat_fuse_shows(case: str, tmp_path: Path):
         with exfat_mount(volume, point, "ro") as top:
             assert differences(opened.root, top, NOT_STORED) == []
         lookup_agrees(opened.root)
+        leaves_are_made_again(opened.root)
         assert opened.root.xattrs() == {b"user.timefs.volume_state": b"clean"}
     finally:
         os.close(descriptor)

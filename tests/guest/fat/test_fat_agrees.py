@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from store.image import DescriptorImage
-from tests.guest.kernel import differences, lookup_agrees, need, run
+from tests.guest.kernel import differences, leaves_are_made_again, lookup_agrees, need, run
 from timefs.guest.fat import open_fat
 
 pytestmark = pytest.mark.system
@@ -78,6 +78,7 @@ def test_a_volume_shows_what_was_written(
         assert opened.label == "DATA"
         assert differences(opened.root, top, NOT_STORED) == []
         lookup_agrees(opened.root)
+        leaves_are_made_again(opened.root)
         size = opened.root.lookup(b"size-4096").attributes()
         assert size.mtime_ns == 1_714_557_602 * SECOND_NS
         out = tmp_path / "out"

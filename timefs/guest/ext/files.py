@@ -50,7 +50,7 @@ class ExtFiles(PosixVolume):
             owner=inode.owner,
             group=inode.group,
             device=_device(inode),
-        )
+        ).checked(inode.where)
 
     def xattrs(self, number: int) -> dict[bytes, bytes]:
         return read_xattrs(self._table, self._table.inode(number))

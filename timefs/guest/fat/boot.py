@@ -56,6 +56,21 @@ class Geometry(NamedTuple):
         """Where a cluster begins."""
         return self.heap + (cluster - FIRST_CLUSTER) * self.cluster_bytes
 
+    def cluster(self, place: int) -> int:
+        """Which cluster a place lies in."""
+        return (place - self.heap) // self.cluster_bytes + FIRST_CLUSTER
+
+    @property
+    def content_bytes(self) -> int:
+        """What all clusters together hold."""
+        return self.clusters * self.cluster_bytes
+
+    def room(self, place: int) -> int:
+        """Bytes from a place to the end of its cluster, or of the root that has its own place."""
+        if place < self.heap:
+            return self.heap - place
+        return self.cluster_bytes - (place - self.heap) % self.cluster_bytes
+
 
 def _number(sector: bytes, at: int, width: int) -> int:
     return int.from_bytes(sector[at : at + width], "little")

@@ -8,12 +8,15 @@ system specification", 4.1.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
+import numpy as np
+
+from store.budget import spend
 from store.errors import CorruptError
 from store.image import Extent, ExtentKind, Image, MappedImage, read_exactly
 from timefs.guest.fat.boot import FIRST_CLUSTER, Geometry
@@ -22,6 +25,9 @@ PIECE_BYTES: Final = 12 << 10
 """The table is read in pieces of this size: whole entries of any width."""
 
 PIECES_MAX: Final = 64
+STEP_COST_BYTES: Final = 64
+"""What it costs to go from one run of a chain to the next."""
+
 _ENDS: Final = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}
 _MASK_32: Final = 0x0FFFFFFF
 _CLEAN: Final = {16: 0x8000, 32: 0x08000000}
@@ -37,6 +43,15 @@ class Table:
         self._piece = lru_cache(PIECES_MAX)(partial(_read_piece, volume, geometry))
         self._end = _ENDS[geometry.width]
         self._per_piece = PIECE_BYTES * 8 // geometry.width
+
+    def run_end(self, cluster: int) -> int:
+        """The last of the clusters that follow one another in order, as far as one piece knows."""
+        number, index = divmod(cluster, self._per_piece)
+        piece = self._piece(number)
+        breaks = piece.breaks
+        position = bisect_left(breaks, index)
+        last = breaks[position] if position < len(breaks) else len(piece.entries) - 1
+        return min(number * self._per_piece + last, self.geometry.clusters + 1)
 
     def following(self, cluster: int, where: str) -> int | None:
         """The cluster after another, None if that was the last.
@@ -59,7 +74,7 @@ class Table:
 
     def _entry(self, cluster: int) -> int:
         number, index = divmod(cluster, self._per_piece)
-        return self._piece(number)[index]
+        return self._piece(number).entries[index]
 
     def clean(self) -> bool:
         """Whether the table says that the volume was put away; one of 12 bits cannot."""
@@ -67,14 +82,30 @@ class Table:
         return bit is None or bool(self._entry(1) & bit)
 
 
-def _read_piece(volume: Image, geometry: Geometry, number: int) -> "array[int]":
+class _TablePiece(NamedTuple):
+    """Some entries, and the places in them from which the next cluster is not the one behind."""
+
+    entries: "array[int]"
+    breaks: list[int]
+
+
+def _read_piece(volume: Image, geometry: Geometry, number: int) -> _TablePiece:
     offset = number * PIECE_BYTES
     length = min(PIECE_BYTES, geometry.table_bytes - offset)
     content = read_exactly(volume, geometry.table + offset, length, "FAT")
-    if geometry.width == 32:
+    entries = _entries(content, geometry.width)
+    first = offset * 8 // geometry.width
+    behind = np.arange(first + 1, first + 1 + len(entries))
+    breaks = np.flatnonzero(np.frombuffer(entries, entries.typecode) != behind).tolist()
+    return _TablePiece(entries, breaks)
+
+
+def _entries(content: bytes, width: int) -> "array[int]":
+    length = len(content)
+    if width == 32:
         whole = array("I", content[: length & ~3])
         return array("I", (entry & _MASK_32 for entry in whole))
-    if geometry.width == 16:
+    if width == 16:
         return array("H", content[: length & ~1])
     entries = array("H")
     for at in range(0, length - 2, 3):
@@ -109,15 +140,13 @@ class Chain(MappedImage):
         with self._lock:
             self._follow(needed)
             number = bisect_right(self._starts, offset // cluster_bytes) - 1
-            starts, clusters = self._starts[number:], self._clusters[number:]
-            starts.append(self._end)
+            stop = bisect_left(self._starts, needed)
+            starts, clusters = self._starts[number:stop], self._clusters[number:stop]
+        starts.append(needed)
         for index, cluster in enumerate(clusters):
-            if starts[index] >= needed:
-                return
-            count = starts[index + 1] - starts[index]
             yield Extent(
                 starts[index] * cluster_bytes,
-                count * cluster_bytes,
+                (starts[index + 1] - starts[index]) * cluster_bytes,
                 ExtentKind.DATA,
                 self._table.volume,
                 self._table.geometry.place(cluster),
@@ -126,7 +155,13 @@ class Chain(MappedImage):
     def _follow(self, needed: int) -> None:
         """Know at least the first `needed` clusters."""
         while self._end < needed:
-            following = self._table.following(self._last, self._where)
+            last = self._table.run_end(self._last)
+            self._end += last - self._last
+            self._last = last
+            if self._end >= needed:
+                return
+            spend(STEP_COST_BYTES)
+            following = self._table.following(last, self._where)
             if following is None:
                 raise CorruptError(
                     f"{self._where}: expected {needed} clusters, its chain ends after {self._end}"
@@ -174,11 +209,13 @@ def chain_bytes(table: Table, cluster: int, most: int, where: str) -> int:
         CorruptError: it is longer than `most`, or has no end.
     """
     step = table.geometry.cluster_bytes
-    size = step
-    at: int | None = table.following(table.checked(cluster, where), where)
+    size = 0
+    at: int | None = table.checked(cluster, where)
     while at is not None:
-        at = table.following(at, where)
-        size += step
+        last = table.run_end(at)
+        size += (last - at + 1) * step
         if size > max(most, step):
             raise CorruptError(f"{where}: expected at most {most} bytes, its chain goes on")
+        spend(STEP_COST_BYTES)
+        at = table.following(last, where)
     return size

@@ -8,10 +8,14 @@ Source: Microsoft, "exFAT file system specification", 6 and 7.
 
 import struct
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
+
+import numpy as np
 
 from store.errors import CorruptError
 from timefs.guest.fat.record import Located, Record, possible, shown, time_ns
+from timefs.tree import in_parts
 
 LABEL: Final = 0x83
 FILE: Final = 0x85
@@ -38,13 +42,26 @@ def exfat_records(entries: Iterator[Located]) -> Iterator[Record]:
         CorruptError: after all the others, if a set is damaged or cannot be a name.
     """
     refusal: CorruptError | None = None
-    for place, found in _sets(entries):
-        try:
-            yield _record(found, place)
-        except CorruptError as error:
-            refusal = refusal or error
+    for part in in_parts(_sets(entries)):
+        checksums = _checksums([b"".join(found) for _, found in part])
+        for (place, found), checksum in zip(part, checksums, strict=True):
+            try:
+                yield _record(found, place, checksum)
+            except CorruptError as error:
+                refusal = refusal or error
     if refusal is not None:
         raise refusal
+
+
+def exfat_record(entries: Iterator[Located]) -> Record:
+    """The name whose set of entries these begin with.
+
+    Raises:
+        CorruptError: none does, or it is damaged.
+    """
+    for place, found in _sets(entries):
+        return _record(found, place, _checksum(b"".join(found)))
+    raise CorruptError("exFAT folder: expected a set of entries, found none")
 
 
 def _sets(entries: Iterator[Located]) -> Iterator[tuple[int, list[bytes]]]:
@@ -74,14 +91,14 @@ def exfat_label(entries: Iterator[Located]) -> str:
     return ""
 
 
-def _record(found: list[bytes], place: int) -> Record:
+def _record(found: list[bytes], place: int, got: int) -> Record:
+    """What a set says whose bytes have the checksum `got`."""
     where = f"exFAT folder: the set at {place}"
     (_, secondaries, checksum, kind, _, created_time, created_date, changed_time, changed_date,
      accessed_time, accessed_date, created_hundredths, changed_hundredths,
      *offsets) = _FILE.unpack(found[0])  # fmt: skip
     if not SECONDARIES_MIN <= secondaries <= SECONDARIES_MAX or len(found) <= secondaries:
         raise CorruptError(f"{where} expected {secondaries} further entries, got {len(found) - 1}")
-    got = _checksum(found)
     if got != checksum:
         raise CorruptError(f"{where} expected checksum {checksum:#x}, got {got:#x}")
     stream, flags, _, length, _, _, written, _, cluster, size = _STREAM.unpack(found[1])
@@ -114,10 +131,26 @@ def _offset_minutes(stored: int) -> int:
     return (quarters - 128 if quarters & 0x40 else quarters) * 15
 
 
-def _checksum(entries: list[bytes]) -> int:
-    checksum = 0
-    for number, entry in enumerate(entries):
-        for at, byte in enumerate(entry):
-            if number or at not in (2, 3):
-                checksum = (checksum >> 1 | (checksum & 1) << 15) + byte & 0xFFFF
-    return checksum
+def _checksum(content: bytes) -> int:
+    """The checksum of a set."""
+    total = 0
+    for byte in content[:2] + content[4:]:  # between them it is stored itself
+        total = (total >> 1 | (total & 1) << 15) + byte & 0xFFFF
+    return total
+
+
+def _checksums(sets: list[bytes]) -> list[int]:
+    """The same of each of many; those of one length are added up side by side."""
+    checksums = [0] * len(sets)
+    lengths: dict[int, list[int]] = {}
+    for number, content in enumerate(sets):
+        lengths.setdefault(len(content), []).append(number)
+    for length, numbers in lengths.items():
+        alike = np.frombuffer(b"".join(sets[number] for number in numbers), np.uint8)
+        columns = alike.reshape(-1, length).T.astype(np.uint16)
+        total = np.zeros(len(numbers), np.uint16)
+        for at in chain(range(2), range(4, length)):
+            total = (total >> 1 | total << 15) + columns[at]
+        for number, checksum in zip(numbers, total.tolist(), strict=True):
+            checksums[number] = checksum
+    return checksums

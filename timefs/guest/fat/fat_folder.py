@@ -24,6 +24,9 @@ KANJI: Final = 0x05
 
 LOWER_BASE: Final = 0x08
 LOWER_EXTENSION: Final = 0x10
+DOTS: Final = 2
+"""A folder begins with `.` and `..`; one that is damaged ends nothing."""
+
 LAST_PIECE: Final = 0x40
 PIECES_MAX: Final = 20
 
@@ -81,10 +84,10 @@ def fat_records(entries: Iterator[Located], *, wide: bool) -> Iterator[Record]:
     """
     long = _Long()
     refused: bytes | None = None
-    for place, entry in entries:
-        if entry[0] == 0:
+    for number, (place, entry) in enumerate(entries):
+        if entry[0] == 0 and not (number < DOTS and entry[11] & FOLDER):
             break
-        if entry[0] == FREE:
+        if entry[0] in (0, FREE):
             continue
         if entry[11] & LONG_MASK == LONG:
             long.add(entry)
@@ -99,6 +102,12 @@ def fat_records(entries: Iterator[Located], *, wide: bool) -> Iterator[Record]:
             yield _record(name, place, entry, wide=wide)
     if refused is not None:
         raise CorruptError(f"FAT folder: {refused!a} cannot be a name")
+
+
+def fat_record(entries: Iterator[Located], *, wide: bool) -> Record:
+    """The file whose short entry is the first of these; its long name is not looked for."""
+    place, entry = next(entries)
+    return _record(_short(entry), place, entry, wide=wide)
 
 
 def fat_label(entries: Iterator[Located]) -> str:

@@ -1,23 +1,29 @@
 """Folders and files of a volume, as nodes of a tree.
 
-Defined here and only here: `Format`, `Parts` and the nodes. Used by `volume`. Thread-safe and
-immutable.
+Defined here and only here: `Format`, `Parts` and the nodes. Used by `volume`. Thread-safe: nodes
+are immutable.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, NotFoundError
-from store.image import BytesImage, Image
+from store.image import BytesImage, Image, MappedImage
+from timefs.guest.fat.boot import ENTRY_BYTES, Geometry
 from timefs.guest.fat.chain import Chain, Piece, Table, Written, chain_bytes
-from timefs.guest.fat.record import Located, Record, entries_of
+from timefs.guest.fat.owners import Owners
+from timefs.guest.fat.record import ROOT_PLACE, Located, Record, entries_at, entries_of
 from timefs.guest.names import reader_of_names
-from timefs.tree import Attributes, Entry, Folder, Leaf, Node
+from timefs.tree import Attributes, Entry, Folder, Leaf, Listed, Node, in_parts
 
 STATE_XATTR: Final = b"user.timefs.volume_state"
 FILE_MODE: Final = 0o100444
 FOLDER_MODE: Final = 0o040555
+
+PLACE_BYTES: Final = 8
+"""What a node's identity ends with is where its entry lies."""
 
 
 class Format(NamedTuple):
@@ -25,9 +31,15 @@ class Format(NamedTuple):
 
     records: Callable[[Iterator[Located]], Iterator[Record]]
     """Reads a folder's entries."""
+    record: Callable[[Iterator[Located]], Record]
+    """Reads those of one file alone."""
     label: Callable[[Iterator[Located]], str]
     """Finds the volume's label in the root's entries."""
     folder_bytes_max: int
+    entries_max: int
+    """How many entries a file has, from the one that identifies it on."""
+    empty_folders: bool
+    """Whether a folder may have no cluster at all."""
 
 
 class Parts:
@@ -37,8 +49,14 @@ class Parts:
         self.identity = identity
         self.table = table
         self.form = form
-        self.names = reader_of_names(partial(_records, table, form))
+        self.entries = partial(_folder_entries, table, form, Owners())
+        """A folder's entries."""
+        self.names = reader_of_names(partial(_records, form, self.entries))
         """A folder's names, None if they are too many to keep."""
+
+    def records(self, folder: Record) -> Iterator[Record]:
+        """A folder's names as they come."""
+        return _records(self.form, self.entries, folder)
 
     @property
     def state(self) -> bytes:
@@ -47,36 +65,67 @@ class Parts:
         return b"clean" if clean else b"no journal, and it was not unmounted"
 
 
-def _records(table: Table, form: Format, folder: Record) -> Iterator[Record]:
-    return form.records(folder_entries(table, form, folder))
+def _records(
+    form: Format, entries: Callable[[Record], Iterator[Located]], folder: Record
+) -> Iterator[Record]:
+    return form.records(entries(folder))
 
 
-def folder_entries(table: Table, form: Format, record: Record) -> Iterator[Located]:
-    """The entries of a folder."""
-    geometry, cluster = table.geometry, record.cluster
-    if cluster == 0:  # the root where it has a place of its own
-        content: Image = Piece(table.volume, geometry.root, geometry.root_bytes)
-    elif record.together or record.size:
-        content = _content(table, record)
-    else:
-        size = chain_bytes(table, cluster, form.folder_bytes_max, record.where)
-        content = Chain(table, cluster, size, record.where)
-    return entries_of(content, cluster)
+def _folder_entries(
+    table: Table, form: Format, owners: Owners, folder: Record
+) -> Iterator[Located]:
+    content = _folder_content(table, form, folder)
+    owners.take(content, folder)
+    yield from entries_of(content)
 
 
-def _content(table: Table, record: Record) -> Image:
+def _folder_content(table: Table, form: Format, folder: Record) -> MappedImage:
+    """Where a folder's entries are."""
+    geometry, where = table.geometry, folder.where
+    if folder.place == ROOT_PLACE:
+        if geometry.width < 32:
+            return Piece(table.volume, geometry.root, geometry.root_bytes)
+    elif form.empty_folders and folder.cluster == 0 and folder.size == 0:
+        return Piece(table.volume, geometry.heap, 0)
+    if folder.size > form.folder_bytes_max:
+        raise CorruptError(
+            f"{where}: expected at most {form.folder_bytes_max} bytes, got {folder.size}"
+        )
+    if folder.together:
+        return _piece(table, folder)
+    size = folder.size or chain_bytes(table, folder.cluster, form.folder_bytes_max, where)
+    return Chain(table, folder.cluster, size, where)
+
+
+def _piece(table: Table, record: Record) -> Piece:
+    """Content that lies in one piece."""
+    geometry = table.geometry
+    last = record.cluster + (record.size - 1) // geometry.cluster_bytes
+    for cluster in (record.cluster, last):
+        table.checked(cluster, record.where)
+    return Piece(table.volume, geometry.place(record.cluster), record.size)
+
+
+def _file_content(table: Table, record: Record) -> Image:
     if record.size == 0:
         return BytesImage(b"")
-    if not record.together:
-        content: Image = Chain(table, record.cluster, record.size, record.where)
-    else:
-        step = table.geometry.cluster_bytes
-        table.checked(record.cluster, record.where)
-        table.checked(record.cluster + (record.size - 1) // step, record.where)
-        content = Piece(table.volume, table.geometry.place(record.cluster), record.size)
+    _check_size(table.geometry, record)
+    content = (
+        _piece(table, record)
+        if record.together
+        else Chain(table, record.cluster, record.size, record.where)
+    )
     if record.written_bytes < record.size:
         return Written(content, record.written_bytes)
     return content
+
+
+def _check_size(geometry: Geometry, record: Record) -> None:
+    if record.size > geometry.content_bytes:
+        raise CorruptError(
+            f"{record.where}: expected at most {geometry.content_bytes} bytes, as many as the "
+            f"volume has, got {record.size}"
+        )
 
 
 class FatNode(Node):
@@ -90,11 +139,13 @@ class FatNode(Node):
 
     @property
     def identity(self) -> bytes:
-        return self._parts.identity + self._record.place.to_bytes(8, "big")
+        return self._parts.identity + self._record.place.to_bytes(PLACE_BYTES, "big")
 
     def attributes(self) -> Attributes:
-        record, step = self._record, self._parts.table.geometry.cluster_bytes
-        size = 0 if record.folder else record.size
+        record, geometry = self._record, self._parts.table.geometry
+        size, step = 0 if record.folder else record.size, geometry.cluster_bytes
+        if size:
+            _check_size(geometry, record)
         return Attributes(
             mode=self._mode,
             size=size,
@@ -113,44 +164,68 @@ class FatFile(FatNode, Leaf):
     _mode = FILE_MODE
 
     def open(self) -> Image:
-        return _content(self._parts.table, self._record)
+        return _file_content(self._parts.table, self._record)
 
 
 class FatFolder(FatNode, Folder):
-    """A folder. One that lies within itself is not entered."""
+    """A folder. Whatever else leads to its clusters is refused, so no walk goes in circles."""
 
     _mode = FOLDER_MODE
 
-    def __init__(self, parts: Parts, record: Record, above: frozenset[int]) -> None:
-        """`above` are the first clusters of the folders on the way here."""
-        super().__init__(parts, record)
-        self._above = above
-
     def lookup(self, name: bytes) -> Node:
-        self._check()
         names = self._parts.names(self._record)
         if names is not None:
             found = names.find(name)
         else:
-            records = _records(self._parts.table, self._parts.form, self._record)
+            records = self._parts.records(self._record)
             found = next((record for record in records if record.name == name), None)
         if found is None:
             raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
         return self._node(found)
 
     def entries(self) -> Iterator[Entry]:
-        self._check()
-        for record in _records(self._parts.table, self._parts.form, self._record):
+        for record in self._parts.records(self._record):
             yield Entry(record.name, self._node(record))
 
-    def xattrs(self) -> Mapping[bytes, bytes]:
-        return {} if self._above else {STATE_XATTR: self._parts.state}
+    def entries_with_attributes(self) -> Iterator[Sequence[Listed]]:
+        for part in in_parts(self._parts.records(self._record)):
+            yield [self._listed(record) for record in part]
 
-    def _check(self) -> None:
-        if self._record.cluster in self._above:
-            raise CorruptError(f"{self._record.where}: a folder that lies within itself")
+    def leaf_again(self, identity: bytes) -> Node | None:
+        own, place = identity[:-PLACE_BYTES], int.from_bytes(identity[-PLACE_BYTES:], "big")
+        if own != self._parts.identity:
+            return None
+        entries = self._entries_from(place, self._parts.form.entries_max * ENTRY_BYTES)
+        with suppress(CorruptError):
+            return FatFile(self._parts, self._parts.form.record(entries))
+        return None
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        is_root = self._record.place == ROOT_PLACE
+        return {STATE_XATTR: self._parts.state} if is_root else {}
+
+    def _entries_from(self, place: int, length: int) -> Iterator[Located]:
+        """The folder's entries from a place on, in the next cluster where one ends before."""
+        table, geometry = self._parts.table, self._parts.table.geometry
+        while True:
+            here = min(length, geometry.room(place))
+            yield from entries_at(table.volume, place, here)
+            length -= here
+            if length == 0:
+                return
+            cluster = geometry.cluster(place)
+            following: int | None = cluster + 1
+            if not self._record.together:
+                following = table.following(cluster, self._record.where)
+            if following is None:
+                return
+            place = geometry.place(following)
+
+    def _listed(self, record: Record) -> Listed:
+        """Of a file that cannot be as large as it says the node itself says so."""
+        node = self._node(record)
+        sound = record.folder or record.size <= self._parts.table.geometry.content_bytes
+        return record.name, node, node.attributes() if sound else None
 
     def _node(self, record: Record) -> Node:
-        if record.folder:
-            return FatFolder(self._parts, record, self._above | {self._record.cluster})
-        return FatFile(self._parts, record)
+        return (FatFolder if record.folder else FatFile)(self._parts, record)

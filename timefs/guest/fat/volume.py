@@ -10,10 +10,15 @@ from typing import Final
 from store.image import Image
 from timefs.guest.fat.boot import read_exfat, read_fat
 from timefs.guest.fat.chain import Table
-from timefs.guest.fat.exfat_folder import exfat_label, exfat_records
-from timefs.guest.fat.fat_folder import fat_label, fat_records
-from timefs.guest.fat.node import FatFolder, Format, Parts, folder_entries
-from timefs.guest.fat.record import Record
+from timefs.guest.fat.exfat_folder import (
+    SECONDARIES_MAX,
+    exfat_label,
+    exfat_record,
+    exfat_records,
+)
+from timefs.guest.fat.fat_folder import fat_label, fat_record, fat_records
+from timefs.guest.fat.node import FatFolder, Format, Parts
+from timefs.guest.fat.record import ROOT_PLACE, Record
 
 FAT_FOLDER_BYTES_MAX: Final = 2 << 20
 EXFAT_FOLDER_BYTES_MAX: Final = 256 << 20
@@ -36,7 +41,10 @@ def open_fat(image: Image, identity: bytes) -> FatVolume:
     """
     geometry = read_fat(image)
     records = partial(fat_records, wide=geometry.width == 32)
-    form = Format(records, fat_label, FAT_FOLDER_BYTES_MAX)
+    record = partial(fat_record, wide=geometry.width == 32)
+    form = Format(
+        records, record, fat_label, FAT_FOLDER_BYTES_MAX, entries_max=1, empty_folders=False
+    )
     return _volume(Parts(identity, Table(image, geometry), form))
 
 
@@ -47,7 +55,14 @@ def open_exfat(image: Image, identity: bytes) -> FatVolume:
         UnsupportedError: not exFAT.
         CorruptError: damaged beyond opening.
     """
-    form = Format(exfat_records, exfat_label, EXFAT_FOLDER_BYTES_MAX)
+    form = Format(
+        exfat_records,
+        exfat_record,
+        exfat_label,
+        EXFAT_FOLDER_BYTES_MAX,
+        entries_max=1 + SECONDARIES_MAX,
+        empty_folders=True,
+    )
     return _volume(Parts(identity, Table(image, read_exfat(image)), form))
 
 
@@ -55,7 +70,7 @@ def _volume(parts: Parts) -> FatVolume:
     geometry = parts.table.geometry
     root = Record(
         name=b"",
-        place=0,
+        place=ROOT_PLACE,
         folder=True,
         size=0,
         written_bytes=0,
@@ -65,5 +80,5 @@ def _volume(parts: Parts) -> FatVolume:
         mtime_ns=0,
         atime_ns=0,
     )
-    label = parts.form.label(folder_entries(parts.table, parts.form, root))
-    return FatVolume(FatFolder(parts, root, frozenset()), label or geometry.label)
+    label = parts.form.label(parts.entries(root))
+    return FatVolume(FatFolder(parts, root), label or geometry.label)

@@ -85,14 +85,14 @@ class NtfsNode(Node):
             (accessed - EPOCH_TICKS) * 100,
             (changed - EPOCH_TICKS) * 100,
             (created - EPOCH_TICKS) * 100,
-        )
+        ).checked(file.record.where)
 
 
 def count_names(file: FileRecord) -> int:
-    """How many names the file has; the volume counts 8.3 aliases as well."""
+    """How many names the file has, at least one; the volume counts 8.3 aliases as well."""
     links = file.record.links
     if links > 1:
         for name in file.pieces(FILE_NAME):
             if name.value is not None and name.value[65:66] == bytes([NAMESPACE_DOS]):
                 links -= 1
-    return links
+    return max(1, links)

@@ -263,7 +263,7 @@ def _answers(
         np.where(is_folder, FOLDER_MODE, FILE_MODE),
         np.where(is_folder, 0, seen.size),
         np.where(is_folder, 0, seen.allocated),
-        np.where(is_folder, 1, np.where(links > 1, links - seen.aliases, links)),
+        np.where(is_folder, 1, np.maximum(1, links - np.where(links > 1, seen.aliases, 0))),
     )
     shown = map(Attributes, *(column.tolist() for column in columns), *nanoseconds)
     return [each if one else None for one, each in zip(usual.tolist(), shown, strict=True)]

@@ -54,7 +54,7 @@ class XfsFiles(PosixVolume):
             owner=inode.owner,
             group=inode.group,
             device=_device(inode),
-        )
+        ).checked(inode.where)
 
     def xattrs(self, number: int) -> dict[bytes, bytes]:
         return read_xattrs(self._table, self._table.inode(number))
@@ -91,4 +91,4 @@ def _device(inode: Inode) -> int:
     if not stat.S_ISCHR(inode.mode) and not stat.S_ISBLK(inode.mode):
         return 0
     stored = int.from_bytes(inode.data.area[:4], "big")
-    return os.makedev(stored >> 18, stored & 0x3FFFF)
+    return os.makedev(stored >> 18 & 0xFFF, stored & 0x3FFFF)  # Linux has no larger major number
