@@ -263,16 +263,6 @@ def test_a_folder_that_contains_itself_ends(tmp_path: Path):
     assert "in two places" in str(errors[0])
 
 
-def test_deep_folders_need_no_deep_stack(tmp_path: Path):
-    tree = folder(b"bottom", {b"file": file(b"x", b"x")})
-    for level in range(1500):
-        tree = folder(b"%d" % level, {b"d": tree})
-    try:
-        assert restored(tree, tmp_path).done.folders == 1501
-    finally:  # too deep for those who tidy up after the tests
-        subprocess.run(["rm", "-r", tmp_path / "name"], check=True, timeout=60)
-
-
 def test_names_of_any_bytes_and_of_full_length(tmp_path: Path):
     names = [b"\xff\xfe", b"line\nfeed", b"n" * 255, b"-rf", b" ", "ü".encode() * 127]
     tree = folder(b"root", {name: file(name, name) for name in names})

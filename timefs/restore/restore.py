@@ -7,8 +7,8 @@ folder's what is below it; a full disk alone ends the restore. One thread.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,7 +24,7 @@ from store.errors import (
 )
 from timefs.restore.content import write_verified
 from timefs.restore.target import TargetFolder, finish_file
-from timefs.tree import Entry, Folder, Leaf, Link, Node, descend, shown_name
+from timefs.tree import Entry, Folder, Leaf, Link, Node, shown_name
 
 OPEN_MAX: Final = 32
 """Folders held open above the one that is restored into, besides the topmost."""
@@ -61,11 +61,9 @@ def content_bytes(node: Node) -> int:
         return node.attributes().size
     total = 0
     if isinstance(node, Folder):
-        for _, below in descend(node, failed=lambda _path, _error: None):
-            try:
+        for below in _below(_entries(node), {node.identity}):
+            with suppress(TimefsError):
                 total += below.attributes().size if isinstance(below, Leaf) else 0
-            except TimefsError:
-                continue
     return total
 
 
@@ -174,7 +172,7 @@ class Restore:
             self._tell(error)
             if below is not None:
                 self._entered.add(below.identity)
-                self._unreached += self._count(_entries(below))
+                self._unreached += sum(1 for _ in _below(_entries(below), self._entered))
 
     @contextmanager
     def _plain(self, name: bytes | None = None) -> Generator[None]:
@@ -210,7 +208,8 @@ class Restore:
             target.finish(folder.attributes())
             above.check_holds(target, name)
         while self._levels and not self._levels[-1].target.is_open:
-            self._unreached += self._count(self._levels.pop().entries)
+            left = self._levels.pop().entries
+            self._unreached += sum(1 for _ in _below(left, self._entered))
 
     def _file(self, node: Node, name: bytes, into: TargetFolder) -> None:
         """One file or link."""
@@ -236,30 +235,29 @@ class Restore:
         finally:
             os.close(descriptor)
 
-    def _count(self, entries: Iterable[Entry]) -> int:
-        """How many entries these are with all below them; a folder in two places counts once."""
-        count = 0
-        waiting = [iter(entries)]
-        while waiting:
-            try:
-                entry = next(waiting[-1], None)
-            except InterruptError:
-                raise
-            except TimefsError:  # what it holds beyond that cannot be known
-                entry = None
-            if entry is None:
-                waiting.pop()
-                continue
-            count += 1
-            if isinstance(entry.node, Folder) and entry.node.identity not in self._entered:
-                self._entered.add(entry.node.identity)
-                waiting.append(_entries(entry.node))
-        return count
-
 
 def _entries(folder: Folder) -> Iterator[Entry]:
     """A folder's entries, listed when the first is wanted."""
     yield from folder.entries()
+
+
+def _below(entries: Iterator[Entry], entered: set[bytes]) -> Iterator[Node]:
+    """The nodes of entries and all below them, as far as they can be listed; no folder twice."""
+    waiting = [entries]
+    while waiting:
+        try:
+            entry = next(waiting[-1], None)
+        except InterruptError:
+            raise
+        except TimefsError:
+            entry = None
+        if entry is None:
+            waiting.pop()
+            continue
+        yield entry.node
+        if isinstance(entry.node, Folder) and entry.node.identity not in entered:
+            entered.add(entry.node.identity)
+            waiting.append(_entries(entry.node))
 
 
 def _check_name(name: bytes) -> None:

@@ -9,13 +9,14 @@ thread. What the operating system refuses is its OSError; the restore knows whos
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
 from store.errors import ExistsError, NotFoundError, UsageError
-from timefs.tree import Attributes
+from timefs.tree import Attributes, shown_name
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,6 +35,8 @@ class TargetFolder:
         self.identity: Final = _identity(os.fstat(descriptor))
         """What it is on this host, whatever its name."""
         self._made = made
+        self._replaced: dict[str, bytes] = {}
+        """Where case does not matter: names given by force, by what such names have in common."""
 
     @classmethod
     def named(cls, path: Path) -> Self:
@@ -93,7 +96,13 @@ class TargetFolder:
             else:
                 return
             self.check_free(name, replace=False)
+        elif self._is_caseless(temporary):
+            self._replaced[_folded(name)] = name
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def _is_caseless(self, temporary: bytes) -> bool:
+        """Whether a file that is there goes by other spellings of its name as well."""
+        return self._status(temporary.upper()) is not None
 
     def check_free(self, name: bytes, *, replace: bool) -> None:
         """See that a file may be given the name.
@@ -102,18 +111,26 @@ class TargetFolder:
             ExistsError: it is taken, and may not be replaced.
             UsageError: a device or a pipe has it.
         """
-        try:
-            mode = os.stat(name, dir_fd=self._open, follow_symlinks=False).st_mode
-        except FileNotFoundError:
+        status = self._status(name)
+        if status is None:
             return
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(status.st_mode):
             raise ExistsError("a folder is there; name another target")
-        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
             raise UsageError(
                 "expected a file or a folder, found a device or a pipe; `timefs cat` writes to it"
             )
         if not replace:
             raise ExistsError("it is there already; give --force to replace it")
+        alike = self._replaced.get(_folded(name))
+        if alike is not None:
+            raise ExistsError(f"this file system takes it for {shown_name(alike)}, restored before")
+
+    def _status(self, name: bytes) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._open, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
 
     def finish(self, attributes: Attributes) -> None:
         """Times and permissions, when all is there; a folder that was there keeps the latter."""
@@ -150,10 +167,7 @@ class TargetFolder:
         Raises:
             NotFoundError: it has it no longer.
         """
-        try:
-            status = os.stat(name, dir_fd=self._open, follow_symlinks=False)
-        except FileNotFoundError:
-            status = None
+        status = self._status(name)
         if status is None or _identity(status) != folder.identity:
             raise NotFoundError(
                 "somebody renamed this folder meanwhile; what was restored is where it is now"
@@ -198,6 +212,11 @@ def _where_kept() -> Generator[None]:
     except OSError as error:
         if error.errno not in _NOT_KEPT:
             raise
+
+
+def _folded(name: bytes) -> str:
+    """Equal for names that are the same where case does not matter."""
+    return unicodedata.normalize("NFC", os.fsdecode(name)).lower().rstrip(" .")
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
