@@ -16,7 +16,7 @@ from tests.cli.conftest import World
 from tests.cli.guest_disk import sha256
 from tests.cli.program import PROGRAM, Place
 from tests.cli.restoring import everything, file, folder, restored
-from tests.timetree.memory_tree import TIME_NS, MemoryLink
+from tests.timetree.memory_tree import TIME_NS, MemoryLink, SparseImage
 
 DAY = "vm1/2026-05-01T10:00"
 DISK = f"{DAY}/disk.vhdx"
@@ -158,6 +158,27 @@ def test_times_and_holes_are_kept_and_no_set_uid_bit(tmp_path: Path):
     mode = (tmp_path / "name" / "f").stat().st_mode
     assert not mode & (stat.S_ISUID | stat.S_ISGID)
     assert mode & stat.S_IWUSR
+
+
+class Counted(SparseImage):
+    """Counts how often its runs are asked for."""
+
+    asked = 0
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        self.asked += 1
+        return super().extents(offset, length)
+
+
+def test_a_hole_of_a_tebibyte_is_passed_over(tmp_path: Path):
+    image = Counted(1 << 40, {5 << 30: b"middle", (1 << 40) - 3: b"end"})
+    done, _ = restored(file(image), tmp_path)
+    assert done.written_bytes == 9
+    with (tmp_path / "name").open("rb") as written:
+        assert os.fstat(written.fileno()).st_size == 1 << 40
+        assert os.pread(written.fileno(), 8, (5 << 30) - 1) == b"\0middle\0"
+        assert os.pread(written.fileno(), 5, (1 << 40) - 5) == b"\0\0end"
+    assert image.asked < 200
 
 
 @pytest.mark.system

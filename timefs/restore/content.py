@@ -10,7 +10,7 @@ from typing import Final
 from blake3 import blake3
 
 from store.errors import DamagedError
-from store.image import ExtentKind, Image
+from store.image import Extent, ExtentKind, Image
 
 STEP_BYTES: Final = 4 << 20
 """Read and written at once."""
@@ -66,7 +66,7 @@ def _steps(image: Image) -> Iterator[tuple[int, int, bool]]:
     """The image in pieces: (start, end, whether zeros); at most 4 MiB of what is to be read."""
     start = end = 0
     zero = True
-    for extent in image.extents(0, image.size):
+    for extent in _extents(image):
         if (extent.kind is ExtentKind.ZERO) is not zero:
             if end > start:
                 yield start, end, zero
@@ -77,3 +77,15 @@ def _steps(image: Image) -> Iterator[tuple[int, int, bool]]:
             start += STEP_BYTES
     if end > start:
         yield start, end, zero
+
+
+def _extents(image: Image) -> Iterator[Extent]:
+    """All runs of an image, asked for as they are then read; by leaps where there are but zeros."""
+    offset, length = 0, STEP_BYTES
+    while offset < image.size:
+        zeros = True
+        for extent in image.extents(offset, length):
+            zeros = zeros and extent.kind is ExtentKind.ZERO
+            yield extent
+        offset += length
+        length = 2 * length if zeros else STEP_BYTES
