@@ -92,7 +92,7 @@ def test_what_was_captured_before_and_then_can_be_read(host: Host):
 
 def test_a_time_before_the_first_instant_is_told_when_that_was(host: Host):
     once_ahead(host, b"then")
-    with pytest.raises(NotFoundError, match=r"first instant of vm1, 2031-01-01T00:00:00Z; `latest`"):
+    with pytest.raises(NotFoundError, match="first instant of vm1, 2031-01-01T00:00:00Z; "):
         host.read(b"vm1", b"-1s", b"disk")
 
 
