@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.timetree.memory_tree import MemoryFile
 from timefs.tree import Attributes, Folder, Node
 
 SWAPS = 200
+NOBODY = 65534
 
 SWAPPER = """
 import os, sys
@@ -258,6 +260,52 @@ def test_every_change_is_one_name_in_an_open_folder_and_private_until_whole(gues
     assert before.count(["fdatasync", "utimensat", "fchmod"]) == 3
     assert [calls[-1] for calls in before].count("symlinkat") == 1
     assert len(placed) == 4
+
+
+INTRUDER = """
+import os, sys, time
+folder, user = sys.argv[1], int(sys.argv[2])
+os.setgroups([])
+os.setgid(user)
+os.setuid(user)
+print("ready", flush=True)
+while not os.path.exists(folder):
+    time.sleep(0.001)
+os.rename(folder, folder + ".aside")
+os.mkdir(folder)
+"""
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+def test_a_folder_that_another_user_puts_in_place_of_a_new_one_is_left_alone(guest: Place):
+    """Else he reads what the guest's folder keeps to its owner. The new one is opened late."""
+    need("strace")
+    with tempfile.TemporaryDirectory() as below:
+        into = Path(below)
+        os.chown(into, NOBODY, NOBODY)
+        intruder = subprocess.Popen(
+            [sys.executable, "-c", INTRUDER, into / "disk", str(NOBODY)],
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert intruder.stdout is not None
+            assert intruder.stdout.readline() == b"ready\n"
+            late = ["strace", "-f", "-o", "/dev/null", "-e", "inject=mkdirat:delay_exit=1000000"]
+            done = subprocess.run(
+                [*late, PROGRAM, "-r", "repo", "restore", "vm1/latest/disk", into],
+                cwd=guest.folder,
+                env=guest.environment,
+                capture_output=True,
+                timeout=120,
+                check=False,
+            )
+        finally:
+            intruder.kill()
+            intruder.communicate(timeout=60)
+        assert done.returncode == 1
+        assert b"somebody put another folder in its place" in done.stderr
+        assert everything(into) == {"disk", "disk.aside"}
 
 
 # Killed

@@ -47,7 +47,7 @@ class TargetFolder:
         """The folder `name` in this one; a new one is its owner's alone until it is finished.
 
         Raises:
-            ExistsError: something else has the name.
+            ExistsError: something else has the name, or a folder that somebody put there at once.
         """
         try:
             os.mkdir(name, 0o700, dir_fd=self._open)
@@ -62,7 +62,22 @@ class TargetFolder:
                     "expected a folder or nothing there; name another target"
                 ) from error
             raise
+        if made and not self._is_own(descriptor):
+            os.close(descriptor)
+            raise ExistsError("somebody put another folder in its place meanwhile")
         return TargetFolder(descriptor, made=made)
+
+    def _is_own(self, descriptor: int) -> bool:
+        """Whether it has the owner of what is made here: some file systems give their own."""
+        owner = os.fstat(descriptor).st_uid
+        if owner == os.geteuid():
+            return True
+        with self.temporary() as name:
+            probe = self.create(name)
+            try:
+                return os.fstat(probe).st_uid == owner
+            finally:
+                os.close(probe)
 
     @contextmanager
     def temporary(self) -> Generator[bytes]:
