@@ -8,7 +8,7 @@ folder's what is below it; a full disk alone ends the restore. One thread.
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -62,8 +62,12 @@ def content_bytes(node: Node) -> int:
     total = 0
     if isinstance(node, Folder):
         for below in _below(_entries(node), {node.identity}):
-            with suppress(TimefsError):
+            try:
                 total += below.attributes().size if isinstance(below, Leaf) else 0
+            except InterruptError:
+                raise
+            except TimefsError:
+                continue
     return total
 
 
