@@ -11,9 +11,22 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
 
 from store.backend import translate
 from store.errors import BusyError
+
+HEX_NAME_BYTES_MAX: Final = 124
+"""Of a machine: twice as many and the suffix are what Linux takes as a name."""
+
+
+def claim_path(root: Path, machine: str) -> Path:
+    """Where a machine's claim lies: under its name in hex, or what stands for one too long."""
+    name = machine.encode(errors="surrogateescape")
+    stem = name.hex() if len(name) <= HEX_NAME_BYTES_MAX else blake3(name).hexdigest()
+    return root / "claims" / f"{stem}.claim"
 
 
 @contextmanager
@@ -23,9 +36,8 @@ def claim(root: Path, machine: str, *, wait: bool) -> Generator[None]:
     Raises:
         BusyError: another process holds the claim, which the message names.
     """
-    name = machine.encode(errors="surrogateescape").hex() + ".claim"
     with _hold(
-        root / "claims" / name,
+        claim_path(root, machine),
         f"{machine}: {{}} is capturing it; wait for that with --wait, or try later",
         wait=wait,
     ):

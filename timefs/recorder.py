@@ -192,12 +192,21 @@ def _time(repository: Repository, order: Order, state: MachineState) -> int:
     if time_ns > now_ns:
         raise UsageError(f"{order.machine}: expected a time not after now, got {spell(time_ns)}")
     if state.newest_ns is not None and time_ns <= state.newest_ns:
-        what = "" if order.at_ns is not None else " from this host's clock; set it right, or wait"
+        way_on = "" if state.newest_ns <= now_ns else _way_on(order.machine, now_ns)
         raise UsageError(
             f"{order.machine}: expected a time after its newest instant, "
-            f"{spell(state.newest_ns, exact=True)}, got {spell(time_ns, exact=True)}{what}"
+            f"{spell(state.newest_ns, exact=True)}, got {spell(time_ns, exact=True)}{way_on}"
         )
     return time_ns
+
+
+def _way_on(machine: str, now_ns: int) -> str:
+    """What to do about an instant from the future: no history takes back a time."""
+    return (
+        f"; this host's clock shows {spell(now_ns)}: if it is wrong now, set it right; if it was "
+        f"ahead then, go on under another machine's name, which stores little again, while "
+        f"{machine} can be read as before"
+    )
 
 
 def _keep(

@@ -1,9 +1,9 @@
 """Tree: names leading to nodes with attributes; a leaf opens as an Image.
 
-Defined here and only here: `Attributes`, `Node`, `Folder`, `Leaf`, `Link`, `walk`, `descend`. Used
-by guest file systems (which make trees), by the time tree (which joins them) and by the mount,
-restore and the commands (which show them). Nodes are thread-safe. Names are bytes, as the kernel
-gives them; a guest's UTF-16 names appear as WTF-8.
+Defined here and only here: `Attributes`, `Node`, `Folder`, `Leaf`, `Link`, `walk`, `descend`,
+`shown_name`. Used by guest file systems (which make trees), by the time tree (which joins them) and
+by the mount, restore and the commands (which show them). Nodes are thread-safe. Names are bytes, as
+the kernel gives them; a guest's UTF-16 names appear as WTF-8.
 """
 
 from abc import ABC, abstractmethod
@@ -156,6 +156,12 @@ class Link(Node):
     @abstractmethod
     def target(self) -> bytes:
         """Where it points, as text."""
+
+
+def shown_name(name: bytes) -> str:
+    """A name as a terminal can show it: what is no text, or would move the cursor, is escaped."""
+    text = name.decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def in_parts(found: Iterable[_T], count: int = PART_ENTRIES) -> Iterator[list[_T]]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import click
 
 from store.errors import IncompleteError, NotFolderError, TimefsError
-from timefs.cli.session import Session, human_bytes, pass_session, shown_name
-from timefs.tree import Folder, Leaf, Node, descend
+from timefs.cli.session import Session, human_bytes, pass_session
+from timefs.tree import Folder, Leaf, Node, descend, shown_name
 
 
 @dataclass(slots=True)

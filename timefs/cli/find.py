@@ -7,8 +7,8 @@ from collections.abc import Callable
 import click
 
 from store.errors import IncompleteError, NotFolderError, TimefsError, UsageError
-from timefs.cli.session import Session, kind_of, pass_session, shown_name
-from timefs.tree import Folder, descend
+from timefs.cli.session import Session, kind_of, pass_session
+from timefs.tree import Folder, descend, shown_name
 
 
 def matcher(pattern: str | None, any_case: str | None) -> Callable[[str], bool]:

@@ -13,9 +13,8 @@ from timefs.cli.session import (
     kind_of,
     pass_session,
     rfc3339,
-    shown_name,
 )
-from timefs.tree import Entry, Folder, descend
+from timefs.tree import Entry, Folder, descend, shown_name
 
 
 @click.command(short_help="list a path of the history")

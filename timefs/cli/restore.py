@@ -52,9 +52,10 @@ def wanted(node: Node, names: list[str], path: str) -> Node:
 def restore(session: Session, path: str, dest: str, force: bool) -> None:
     """Copy PATH into DEST if that is a folder, else as DEST.
 
-    A file gets its name only when it is whole and has been read back. An instant stands for its
-    captured files. Exit code 3: some files of a folder could not be restored; they are named, the
-    rest is there.
+    A file gets its name only when it is whole and has been read back; what a killed restore leaves
+    is called .restore-….timefs and may be deleted. A folder that is there already keeps its
+    permissions. An instant stands for its captured files. Exit code 3: some files or folders could
+    not be restored; they are named, the rest is there.
 
     Examples:
       timefs restore vm1/2026-05-01T10:00/disk.vhdx /vms/back.vhdx   a whole disk
@@ -71,9 +72,7 @@ def restore(session: Session, path: str, dest: str, force: bool) -> None:
     name = names[-1].encode(errors="surrogateescape")
     with progress_bar(names[-1]) as bar:
         bar.start(content_bytes(node) if bar.shown else 0)
-        done = Restore(bar.advance, force=force).run(node, name, target)
-    for error in done.failed:
-        session.complain(error)
+        done = Restore(bar.advance, session.complain, force=force).run(node, name, target)
     files = "1 file" if done.files == 1 else f"{done.files} files"
     session.show(
         {
@@ -82,9 +81,11 @@ def restore(session: Session, path: str, dest: str, force: bool) -> None:
             "files": done.files,
             "folders": done.folders,
             "written_bytes": done.written_bytes,
-            "failed": len(done.failed),
+            "failed": done.failed,
+            "unreached": done.unreached,
         },
         f"{done.target}: {files}, {human_bytes(done.written_bytes)}; restored and verified",
     )
     if done.failed:
-        raise IncompleteError(f"{path}: {len(done.failed)} not restored, the rest is there")
+        below = f", nor the {done.unreached} below them" if done.unreached else ""
+        raise IncompleteError(f"{path}: {done.failed} not restored{below}; the rest is there")

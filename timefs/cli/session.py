@@ -165,12 +165,6 @@ def error_line(error: TimefsError, *, as_json: bool) -> str:
     return json.dumps({"error": said})
 
 
-def shown_name(name: bytes) -> str:
-    """A name as a terminal can show it: what is no text, or would move the cursor, is escaped."""
-    text = name.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def human_bytes(count: int) -> str:
     """A size as people read it."""
     value = float(count)

@@ -118,10 +118,21 @@ class MachineFolder(Folder):
         asked = self._asked(name)
         if asked.meaning is Meaning.LATEST:
             return InstantFolder(self._tree, history.latest(self._machine))
-        instant = history.at(self._machine, asked.time_ns)
+        instant = self._at(asked.time_ns)
         if asked.start_ns > max(history.now_ns(), history.instants(self._machine)[-1].time_ns):
             raise NotFoundError("this time lies in the future")
         return InstantFolder(self._tree, instant)
+
+    def _at(self, time_ns: int) -> Instant:
+        history = self._tree.history
+        try:
+            return history.at(self._machine, time_ns)
+        except NotFoundError as error:
+            instants = history.instants(self._machine)
+            if not instants:
+                raise
+            first = spell(instants[0].time_ns)
+            raise NotFoundError(f"{error}, {first}; `latest` opens the newest") from error
 
     def answer_frozen(self, name: bytes) -> bool:
         """Only a time that can get no other state any more has an answer to keep."""
