@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
-from store.image import Image
 from timefs.guest.ext.checksum import crc32c
 from timefs.guest.ext.inode import Flag, Inode
 from timefs.guest.ext.table import Table
@@ -151,7 +150,7 @@ class PointedContent(Content):
                 yield Run(start + number, 1, _within(self._table, self._inode, pointers[number], 1))
 
 
-def mapped(table: Table, inode: Inode) -> Image:
+def mapped(table: Table, inode: Inode) -> Content:
     """The bytes of an inode that lie in blocks.
 
     Raises:

@@ -5,14 +5,16 @@ Defined here and only here: `ExtFiles`. Used by `volume`. Thread-safe: see `Tabl
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from store.errors import CorruptError
 from store.image import BytesImage, Image
 from timefs.guest.ext.content import mapped
-from timefs.guest.ext.folder import names_of, parent_of
+from timefs.guest.ext.folder import names_of
+from timefs.guest.ext.index import indexed
 from timefs.guest.ext.inode import BLOCK_AREA_BYTES, SECTOR_BYTES, Flag, Inode
+from timefs.guest.ext.survey import survey
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest, read_xattrs
 from timefs.guest.posix import Name, PosixVolume
@@ -24,9 +26,11 @@ ROOT_NUMBER: Final = 2
 class ExtFiles(PosixVolume):
     """All files of one volume."""
 
-    def __init__(self, table: Table, state: str) -> None:
+    def __init__(self, table: Table, state: str, *, settled: bool) -> None:
+        """`settled`: no journal holds changes that the volume is without."""
         self._table = table
         self._state = state
+        self._settled = settled
 
     @property
     def root_number(self) -> int:
@@ -70,16 +74,35 @@ class ExtFiles(PosixVolume):
 
     def target(self, number: int) -> bytes:
         inode = self._table.inode(number)
-        elsewhere = Flag.EXTENTS | Flag.INLINE | Flag.ENCRYPTED
-        if inode.size < BLOCK_AREA_BYTES and not inode.flags & elsewhere:
-            return inode.area[: inode.size]
-        return self.content(number).read(0, inode.size)
+        if inode.flags & Flag.INLINE:
+            return self.content(number).read(0, inode.size)
+        if self._is_fast(inode):
+            target = inode.area[: inode.size]
+            if inode.size >= BLOCK_AREA_BYTES or 0 in target:
+                raise CorruptError(f"{inode.where}: a link of {inode.size} bytes in the inode")
+            return target
+        block_bytes = self._table.superblock.block_bytes
+        return mapped(self._table, inode).read(0, min(inode.size, block_bytes - 1))
 
-    def parent(self, number: int) -> int:
-        return parent_of(self._table, self._table.inode(number))
+    def _is_fast(self, inode: Inode) -> bool:
+        """Whether a link's text lies in the inode, as the kernel decides it: it has no blocks.
 
-    def names(self, number: int, sought: bytes | None = None) -> Iterator[Name]:
+        Source: the behaviour of a real mount; a block of attributes does not count.
+        """
+        if inode.flags & Flag.VALUE:
+            return inode.size < BLOCK_AREA_BYTES
+        attributes = self._table.superblock.cluster_bytes if inode.xattr_block else 0
+        return not inode.flags & Flag.ENCRYPTED and inode.allocated_bytes == attributes
+
+    def names(self, number: int, sought: bytes | None = None) -> Iterator[list[Name]]:
         return names_of(self._table, self._table.inode(number), sought)
+
+    def indexed(self, number: int, name: bytes) -> Sequence[Name] | None:
+        found = indexed(self._table, self._table.inode(number), name)
+        return found if found or self._settled else None
+
+    def survey(self, numbers: Sequence[int]) -> Sequence[Attributes | None]:
+        return survey(self._table, numbers)
 
 
 def _allocated_bytes(inode: Inode) -> int:

@@ -48,10 +48,6 @@ class Content(RunImage):
         self._superblock.place(run.place + run.blocks - 1, self._where)
         return self._superblock.place(run.place, self._where)
 
-    def runs(self, end: int) -> Iterator[Run]:
-        """The runs that hold the first `end` blocks; what lies between them is a hole."""
-        return self._tree.runs(0, end)
-
 
 def _extents(area: bytes, where: str, count: int) -> Iterator[Run]:
     """The extents in a fork or in a leaf of its tree."""

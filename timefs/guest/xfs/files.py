@@ -7,16 +7,19 @@ Source: "XFS Algorithms & Data Structures", 3rd edition, Symbolic Links.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from store.errors import CorruptError
 from store.image import Image
 from timefs.guest.posix import Name, PosixVolume
 from timefs.guest.xfs.content import mapped
-from timefs.guest.xfs.folder import names_of, parent_of
+from timefs.guest.xfs.folder import names_of
+from timefs.guest.xfs.index import indexed
 from timefs.guest.xfs.inode import Form, Inode, Table
+from timefs.guest.xfs.log import CLEAN, read_log_state
 from timefs.guest.xfs.superblock import CHECKSUMMED, checked
+from timefs.guest.xfs.survey import survey
 from timefs.guest.xfs.xattrs import read_xattrs
 from timefs.tree import Attributes
 
@@ -28,9 +31,9 @@ LINK_CHECKSUM_AT: Final = 12
 class XfsFiles(PosixVolume):
     """All files of one volume."""
 
-    def __init__(self, table: Table, state: str) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
-        self._state = state
+        self._log_state: str | None = None
 
     @property
     def root_number(self) -> int:
@@ -38,7 +41,14 @@ class XfsFiles(PosixVolume):
 
     @property
     def state(self) -> str:
-        return self._state
+        repair = "; it needs repair" if self._table.superblock.needs_repair else ""
+        return self._read_log_state() + repair
+
+    def _read_log_state(self) -> str:
+        """What the log says, read when it is wanted first."""
+        if self._log_state is None:
+            self._log_state = read_log_state(self._table.volume, self._table.superblock)
+        return self._log_state
 
     def attributes(self, number: int) -> Attributes:
         inode = self._table.inode(number)
@@ -80,11 +90,15 @@ class XfsFiles(PosixVolume):
             target += content
         return target[: inode.size]
 
-    def parent(self, number: int) -> int:
-        return parent_of(self._table, self._table.inode(number))
-
-    def names(self, number: int, sought: bytes | None = None) -> Iterator[Name]:
+    def names(self, number: int, sought: bytes | None = None) -> Iterator[list[Name]]:
         return names_of(self._table, self._table.inode(number), sought)
+
+    def indexed(self, number: int, name: bytes) -> Sequence[Name] | None:
+        found = indexed(self._table, self._table.inode(number), name)
+        return found if found or found is None or self._read_log_state() == CLEAN else None
+
+    def survey(self, numbers: Sequence[int]) -> Sequence[Attributes | None]:
+        return survey(self._table, numbers)
 
 
 def _device(inode: Inode) -> int:
