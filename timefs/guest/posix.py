@@ -15,6 +15,7 @@ is; what is shown climbs at its beginning only.
 
 import stat
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
@@ -39,6 +40,9 @@ TOGETHER_MAX: Final = 16384
 """Files whose attributes are surveyed at once: few first, for whoever waits for a beginning, then
 many, because the inodes of neighbouring names may lie far apart."""
 
+BARE_MAX: Final = 4
+"""Surveys of which it is kept who has no extended attributes: each listing asks for two a name."""
+
 NUMBER_BYTES: Final = 8
 """What a node's identity ends with is its inode's number, behind a zero that no volume's own
 identity goes on with."""
@@ -50,6 +54,15 @@ class Name(NamedTuple):
     name: bytes
     number: int
     kind: int
+
+
+class Survey(NamedTuple):
+    """What was found of many inodes at once."""
+
+    attributes: Sequence[Attributes | None]
+    """What each says of itself, None where it has to be asked alone."""
+    bare: frozenset[int]
+    """Inodes that surely have no extended attributes."""
 
 
 class PosixVolume(ABC):
@@ -99,8 +112,8 @@ class PosixVolume(ABC):
         """The names of a folder that are `name` by its index; None if that cannot be told so."""
 
     @abstractmethod
-    def survey(self, numbers: Sequence[int]) -> Sequence[Attributes | None]:
-        """What each inode says of itself, None where it has to be asked alone."""
+    def survey(self, numbers: Sequence[int]) -> Survey:
+        """Look at many inodes at once."""
 
 
 def root_of(identity: bytes, volume: PosixVolume) -> "PosixFolder":
@@ -116,6 +129,20 @@ class _Parts:
         self.volume = volume
         self.names = reader_of_names(lambda number: chain.from_iterable(volume.names(number)))
         """A folder's names, None if they are too many to keep."""
+        self._bare: deque[frozenset[int]] = deque(maxlen=BARE_MAX)
+
+    def survey(self, numbers: Sequence[int]) -> Sequence[Attributes | None]:
+        """The attributes of many inodes; whoever lists them soon asks for extended ones too."""
+        survey = self.volume.survey(numbers)
+        self._bare.append(survey.bare)
+        return survey.attributes
+
+    def xattrs(self, number: int) -> dict[bytes, bytes]:
+        """An inode's extended attributes."""
+        for bare in tuple(self._bare):
+            if number in bare:
+                return {}
+        return self.volume.xattrs(number)
 
 
 class PosixNode(Node):
@@ -146,7 +173,7 @@ class PosixNode(Node):
         return attributes
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        return self._parts.volume.xattrs(self._number)
+        return self._parts.xattrs(self._number)
 
 
 class PosixFile(PosixNode, Leaf):
@@ -284,7 +311,7 @@ class PosixFolder(PosixNode, Folder):
 
         A link's size is that of the target as it is shown, so it has to be asked.
         """
-        found = self._parts.volume.survey([name.number for name in names])
+        found = self._parts.survey([name.number for name in names])
         return list(map(self._listed, names, found))
 
     def _listed(self, name: Name, attributes: Attributes | None) -> Listed:

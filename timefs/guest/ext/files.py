@@ -17,7 +17,7 @@ from timefs.guest.ext.inode import BLOCK_AREA_BYTES, SECTOR_BYTES, Flag, Inode
 from timefs.guest.ext.survey import survey
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest, read_xattrs
-from timefs.guest.posix import Name, PosixVolume
+from timefs.guest.posix import Name, PosixVolume, Survey
 from timefs.tree import Attributes
 
 ROOT_NUMBER: Final = 2
@@ -101,7 +101,7 @@ class ExtFiles(PosixVolume):
         found = indexed(self._table, self._table.inode(number), name)
         return found if found or self._settled else None
 
-    def survey(self, numbers: Sequence[int]) -> Sequence[Attributes | None]:
+    def survey(self, numbers: Sequence[int]) -> Survey:
         return survey(self._table, numbers)
 
 

@@ -20,7 +20,9 @@ from timefs.guest.ext.checksum import crc32c
 from timefs.guest.ext.inode import SECOND_NS, SECTOR_BYTES, Flag
 from timefs.guest.ext.superblock import INODE_BYTES_MIN, Incompatible, ReadOnly
 from timefs.guest.ext.table import Table
+from timefs.guest.ext.xattrs import MAGIC as XATTR_MAGIC
 from timefs.guest.gather import gather
+from timefs.guest.posix import Survey
 from timefs.tree import Attributes
 
 _FIELDS: Final = {
@@ -29,14 +31,18 @@ _FIELDS: Final = {
     "sectors": ("<u4", 28), "flags": ("<u4", 32), "generation": ("<u4", 100),
     "size_high": ("<u4", 108), "sectors_high": ("<u2", 116), "owner_high": ("<u2", 120),
     "group_high": ("<u2", 122), "check_low": ("<u2", 124), "extra_bytes": ("<u2", 128),
+    "xattr_block": ("<u4", 104), "xattr_block_high": ("<u2", 118), "xattr_magic": ("<u4", 160),
     "check_high": ("<u2", 130), "changed_extra": ("<u4", 132), "modified_extra": ("<u4", 136),
     "accessed_extra": ("<u4", 140), "created": ("<i4", 144), "created_extra": ("<u4", 148),
 }  # fmt: skip
 """For each field of an inode its type and where it is."""
 
-_FIELDS_BYTES: Final = 152
-_CREATED_BYTES: Final = _FIELDS_BYTES - INODE_BYTES_MIN
+_FIELDS_BYTES: Final = 164
+_CREATED_BYTES: Final = 24
 """Of an inode's extra part, up to its last time."""
+
+EXTRA_BYTES: Final = 32
+"""The whole of the extra part, as it is usual."""
 
 _KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK)
 _SECONDS_MAX: Final = 9 * 10**9
@@ -74,8 +80,8 @@ class _Fields:
         return self[low] | self[high] << bits
 
 
-def survey(table: Table, numbers: Sequence[int]) -> list[Attributes | None]:
-    """What each inode says of itself, None where it has to be asked alone."""
+def survey(table: Table, numbers: Sequence[int]) -> Survey:
+    """What is to be told of many inodes at once."""
     places = _places(table, numbers)
     inodes, usual = gather(table.volume, places, table.superblock.inode_bytes)
     fields = _Fields(inodes)
@@ -85,7 +91,11 @@ def survey(table: Table, numbers: Sequence[int]) -> list[Attributes | None]:
     if inodes.shape[1] > INODE_BYTES_MIN:
         usual &= (extra_bytes >= _CREATED_BYTES) & (extra_bytes <= inodes.shape[1] - 128)
     _verify(table, numbers, inodes, fields, usual)
-    return _answers(table, fields, usual)
+    bare = usual & (fields.wide("xattr_block", "xattr_block_high", 32) == 0)
+    if inodes.shape[1] > INODE_BYTES_MIN + EXTRA_BYTES:
+        bare &= (extra_bytes == EXTRA_BYTES) & (fields["xattr_magic"] != XATTR_MAGIC)
+    attributes = _answers(table, fields, usual)
+    return Survey(attributes, frozenset(np.array(numbers, np.uint64)[bare].tolist()))
 
 
 def _places(table: Table, numbers: Sequence[int]) -> Numbers:

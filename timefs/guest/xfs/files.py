@@ -12,7 +12,7 @@ from typing import Final
 
 from store.errors import CorruptError
 from store.image import Image
-from timefs.guest.posix import Name, PosixVolume
+from timefs.guest.posix import Name, PosixVolume, Survey
 from timefs.guest.xfs.content import mapped
 from timefs.guest.xfs.folder import names_of
 from timefs.guest.xfs.index import indexed
@@ -97,7 +97,7 @@ class XfsFiles(PosixVolume):
         found = indexed(self._table, self._table.inode(number), name)
         return found if found or found is None or self._read_log_state() == CLEAN else None
 
-    def survey(self, numbers: Sequence[int]) -> Sequence[Attributes | None]:
+    def survey(self, numbers: Sequence[int]) -> Survey:
         return survey(self._table, numbers)
 
 

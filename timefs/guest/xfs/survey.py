@@ -15,14 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timefs.guest.gather import gather
-from timefs.guest.xfs.inode import BIG_TIME, BIG_TIME_START_NS, CORE_BYTES, SECOND_NS, Table
+from timefs.guest.posix import Survey
+from timefs.guest.xfs.inode import (
+    BIG_TIME,
+    BIG_TIME_START_NS,
+    CORE_BYTES,
+    SECOND_NS,
+    WIDE_COUNTS,
+    Form,
+    Table,
+)
 from timefs.guest.xfs.superblock import CHECKSUMMED, Superblock, checksum
 from timefs.tree import Attributes
 
 _FIELDS: Final = {
     "magic": (">u2", 0), "mode": (">u2", 2), "version": ("u1", 4), "owner": (">u4", 8),
     "group": (">u4", 12), "links": (">u4", 16), "accessed": (">u8", 32), "modified": (">u8", 40),
-    "changed": (">u8", 48), "size": (">u8", 56), "blocks": (">u8", 64), "fork_at": ("u1", 82),
+    "changed": (">u8", 48), "size": (">u8", 56), "blocks": (">u8", 64), "attributes_wide": (">u4", 76),
+    "attributes": (">u2", 80), "fork_at": ("u1", 82), "attribute_form": ("u1", 83),
     "more_flags": (">u8", 120), "created": (">u8", 144), "own": (">u8", 152),
 }  # fmt: skip
 """For each field of an inode its type and where it is; the last three in version 3 only."""
@@ -38,8 +48,8 @@ Truths = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 
 
-def survey(table: Table, numbers: Sequence[int]) -> list[Attributes | None]:
-    """What each inode says of itself, None where it has to be asked alone."""
+def survey(table: Table, numbers: Sequence[int]) -> Survey:
+    """What is to be told of many inodes at once."""
     superblock = table.superblock
     wanted = np.array(numbers, np.uint64)
     inodes, usual = gather(table.volume, _places(superblock, wanted), superblock.inode_bytes)
@@ -61,7 +71,18 @@ def survey(table: Table, numbers: Sequence[int]) -> list[Attributes | None]:
     if version == 3:
         usual &= fields["own"] == wanted
         _verify(inodes, usual)
-    return _answers(superblock, fields, mode, usual)
+    bare = wanted[usual & _without_attributes(fields, version)]
+    return Survey(_answers(superblock, fields, mode, usual), frozenset(bare.tolist()))
+
+
+def _without_attributes(fields: NDArray[np.void], version: int) -> Truths:
+    """Whether a file has no extended attributes: no room for them, or room that is empty."""
+    count = fields["attributes"].astype(np.int64)
+    if version == 3:
+        wide = fields["more_flags"] & WIDE_COUNTS != 0
+        count = np.where(wide, fields["attributes_wide"], count)
+    empty = (fields["attribute_form"] == Form.EXTENTS) & (count == 0)
+    return empty | (fields["fork_at"] == 0)
 
 
 def _places(superblock: Superblock, numbers: NDArray[np.uint64]) -> Numbers:
