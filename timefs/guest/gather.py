@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from store.errors import CorruptError, DamagedError
 from store.image import Image
 
-SKIPPED_BYTES_MAX: Final = 8192
+SKIPPED_BYTES_MAX: Final = 4096
 """Read in vain rather than reading what lies on both sides of it apart."""
 
 SPAN_BYTES_MAX: Final = 1 << 20

@@ -16,19 +16,20 @@ is; what is shown climbs at its beginning only.
 import stat
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError, NotFoundError, TimefsError, UnsupportedError
 from store.image import Image
 from timefs.guest.names import reader_of_names
+from timefs.guest.xattrs import LazyXattrs
 from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Listed, Node
 
 STATE_XATTR: Final = b"user.timefs.volume_state"
-LINK_BYTES_MAX: Final = 4096
-SHOWN_BYTES_MAX: Final = 4095
-"""Of a link as it is stored, and as it is shown: who reads links takes no longer ones."""
+LINK_BYTES_MAX: Final = 4095
+"""Whoever reads a link takes no longer path."""
 
 LINKS_MAX: Final = 40
 """As many links as a kernel follows on one way."""
@@ -83,7 +84,7 @@ class PosixVolume(ABC):
         """What an inode says of itself."""
 
     @abstractmethod
-    def xattrs(self, number: int) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
         """An inode's extended attributes."""
 
     @abstractmethod
@@ -127,7 +128,11 @@ class _Parts:
     def __init__(self, identity: bytes, volume: PosixVolume) -> None:
         self.identity = identity + b"\0"
         self.volume = volume
-        self.names = reader_of_names(lambda number: chain.from_iterable(volume.names(number)))
+
+        def names(number: int) -> Iterator[Name]:
+            return chain.from_iterable(volume.names(number))
+
+        self.names = reader_of_names(names)
         """A folder's names, None if they are too many to keep."""
         self._bare: deque[frozenset[int]] = deque(maxlen=BARE_MAX)
 
@@ -137,7 +142,7 @@ class _Parts:
         self._bare.append(survey.bare)
         return survey.attributes
 
-    def xattrs(self, number: int) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
         """An inode's extended attributes."""
         for bare in tuple(self._bare):
             if number in bare:
@@ -212,10 +217,11 @@ class PosixLink(PosixNode, Link):
 
     def text(self) -> bytes:
         """The target as it is stored."""
-        size = super().attributes().size
-        if not 0 < size <= LINK_BYTES_MAX:
-            raise CorruptError(f"{self._where}: a link of {size} bytes")
-        return self._parts.volume.target(self._number).partition(b"\0")[0]
+        super().attributes()
+        text = self._parts.volume.target(self._number).partition(b"\0")[0]
+        if not text:
+            raise CorruptError(f"{self._where}: a link without a text")
+        return text
 
     def target(self) -> bytes:
         text = self.text()
@@ -230,7 +236,7 @@ class PosixLink(PosixNode, Link):
         else:
             return text
         shown = way.shown()
-        if len(shown) > SHOWN_BYTES_MAX:
+        if len(shown) > LINK_BYTES_MAX:
             raise UnsupportedError(f"{self._where}: a link to a path of {len(shown)} bytes")
         return shown
 
@@ -282,10 +288,17 @@ class PosixFolder(PosixNode, Folder):
         return None
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        found = dict(super().xattrs())
-        if self.above is None:
-            found[STATE_XATTR] = self._parts.volume.state.encode(errors="replace")
-        return found
+        found = super().xattrs()
+        if self.above is not None:
+            return found
+        ways: dict[bytes, bytes | Callable[[], bytes]] = {
+            name: partial(found.__getitem__, name) for name in found
+        }
+        ways[STATE_XATTR] = self._state
+        return LazyXattrs(ways)
+
+    def _state(self) -> bytes:
+        return self._parts.volume.state.encode(errors="replace")
 
     def _enter(self) -> None:
         """Refuse what is no folder, and a folder that lies within itself."""

@@ -5,7 +5,7 @@ Defined here and only here: `ExtFiles`. Used by `volume`. Thread-safe: see `Tabl
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from store.errors import CorruptError
@@ -14,6 +14,7 @@ from timefs.guest.ext.content import mapped
 from timefs.guest.ext.folder import names_of
 from timefs.guest.ext.index import indexed
 from timefs.guest.ext.inode import BLOCK_AREA_BYTES, SECTOR_BYTES, Flag, Inode
+from timefs.guest.ext.superblock import Incompatible
 from timefs.guest.ext.survey import survey
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest, read_xattrs
@@ -56,7 +57,7 @@ class ExtFiles(PosixVolume):
             device=_device(inode),
         )
 
-    def xattrs(self, number: int) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
         return read_xattrs(self._table, self._table.inode(number))
 
     def content(self, number: int) -> Image:
@@ -74,25 +75,28 @@ class ExtFiles(PosixVolume):
 
     def target(self, number: int) -> bytes:
         inode = self._table.inode(number)
-        if inode.flags & Flag.INLINE:
+        if inode.flags & Flag.ENCRYPTED:
             return self.content(number).read(0, inode.size)
         if self._is_fast(inode):
-            target = inode.area[: inode.size]
-            if inode.size >= BLOCK_AREA_BYTES or 0 in target:
+            if inode.size >= BLOCK_AREA_BYTES or inode.area.find(0) != inode.size:
                 raise CorruptError(f"{inode.where}: a link of {inode.size} bytes in the inode")
-            return target
+            return inode.area[: inode.size]
+        if inode.flags & Flag.INLINE:
+            return self.content(number).read(0, inode.size)
         block_bytes = self._table.superblock.block_bytes
         return mapped(self._table, inode).read(0, min(inode.size, block_bytes - 1))
 
     def _is_fast(self, inode: Inode) -> bool:
-        """Whether a link's text lies in the inode, as the kernel decides it: it has no blocks.
+        """Whether a link's text lies in the inode's area, as the kernel decides it.
 
-        Source: the behaviour of a real mount; a block of attributes does not count.
+        It has no blocks but one of attributes; where attributes may have inodes, its size decides.
+        Source: the behaviour of a real mount.
         """
-        if inode.flags & Flag.VALUE:
-            return inode.size < BLOCK_AREA_BYTES
-        attributes = self._table.superblock.cluster_bytes if inode.xattr_block else 0
-        return not inode.flags & Flag.ENCRYPTED and inode.allocated_bytes == attributes
+        superblock = self._table.superblock
+        if superblock.incompatible & Incompatible.VALUE_INODES:
+            return 0 < inode.size < BLOCK_AREA_BYTES
+        attributes = superblock.cluster_bytes if inode.xattr_block else 0
+        return not inode.flags & Flag.INLINE and inode.allocated_bytes == attributes
 
     def names(self, number: int, sought: bytes | None = None) -> Iterator[list[Name]]:
         return names_of(self._table, self._table.inode(number), sought)

@@ -12,7 +12,7 @@ Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", Hash 
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError
@@ -33,6 +33,9 @@ _INFO_BYTES: Final = 8
 _COUNTS: Final = struct.Struct("<HH")
 _ENTRY_BYTES: Final = 8
 _BLOCK_MASK: Final = 0x0FFFFFFF
+LEAVES_MAX: Final = 64
+"""With more blocks for one hash a search of the whole folder is no slower."""
+
 LEVELS_MAX: Final = 2
 LEVELS_MAX_LARGE: Final = 3
 """Below the root, the leaves not counted; the second where folders may be large."""
@@ -74,14 +77,16 @@ class _Search:
             raise self._doubt("its index begins wrong")
         if levels >= (LEVELS_MAX_LARGE if large else LEVELS_MAX):
             raise self._doubt(f"its index has {levels} levels")
-        sought = self._hash(name, kind)
-        for number in self._leaves(self._node(root, _ROOT_AT), levels, sought):
+        leaves = self._leaves(self._node(root, _ROOT_AT), levels, self._hash(name, kind))
+        for number in islice(leaves, LEAVES_MAX):
             refusals = Refusals()
             names = parse_names(superblock, self._block(number), self._inode.where, refusals)
             refusals.end()
             for one in names:
                 if one.name == name:
                     yield one
+        if next(leaves, None) is not None:
+            raise self._doubt("its index has too many blocks for one hash")
 
     def _hash(self, name: bytes, kind: int) -> int:
         superblock = self._table.superblock

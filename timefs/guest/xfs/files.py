@@ -7,7 +7,7 @@ Source: "XFS Algorithms & Data Structures", 3rd edition, Symbolic Links.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from store.errors import CorruptError
@@ -23,6 +23,7 @@ from timefs.guest.xfs.survey import survey
 from timefs.guest.xfs.xattrs import read_xattrs
 from timefs.tree import Attributes
 
+LINK_BYTES_MAX: Final = 1024
 LINK_MAGIC: Final = b"XSLM"
 LINK_HEADER_BYTES: Final = 56
 LINK_CHECKSUM_AT: Final = 12
@@ -66,7 +67,7 @@ class XfsFiles(PosixVolume):
             device=_device(inode),
         )
 
-    def xattrs(self, number: int) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
         return read_xattrs(self._table, self._table.inode(number))
 
     def content(self, number: int) -> Image:
@@ -75,6 +76,8 @@ class XfsFiles(PosixVolume):
 
     def target(self, number: int) -> bytes:
         inode = self._table.inode(number)
+        if not 0 < inode.size <= LINK_BYTES_MAX:
+            raise CorruptError(f"{inode.where}: a link of {inode.size} bytes")
         if inode.data.form == Form.LOCAL:
             return inode.data.area[: inode.size]
         block_bytes = self._table.superblock.block_bytes

@@ -153,6 +153,8 @@ def name_at(superblock: Superblock, content: bytes, at: int) -> tuple[Name, int]
     """
     if at + _ENTRY.size > len(content):
         raise CorruptError(f"a name at {at}, beyond the end")
+    number: int
+    length: int
     number, length = _ENTRY.unpack_from(content, at)
     typed = superblock.file_types
     end = at + 9 + length

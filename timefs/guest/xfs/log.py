@@ -50,9 +50,13 @@ def read_log_state(volume: Image, superblock: Superblock) -> str:
 
 
 def _is_clean(ring: "_Ring") -> bool:
-    """Whether the newest record says that the volume was unmounted, or there never was one."""
+    """Whether the newest record says that the volume was unmounted.
+
+    Raises:
+        CorruptError: there never was a record, though mkfs.xfs writes one, or not all can be read.
+    """
     if ring.cycle(0) == 0:
-        return True
+        raise CorruptError("XFS log: its first sector was never written")
     end = _end(ring)
     record = _last_record(ring, end)
     if record is None or record.end != end or record.operations != 1:

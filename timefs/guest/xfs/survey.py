@@ -31,7 +31,8 @@ from timefs.tree import Attributes
 _FIELDS: Final = {
     "magic": (">u2", 0), "mode": (">u2", 2), "version": ("u1", 4), "owner": (">u4", 8),
     "group": (">u4", 12), "links": (">u4", 16), "accessed": (">u8", 32), "modified": (">u8", 40),
-    "changed": (">u8", 48), "size": (">u8", 56), "blocks": (">u8", 64), "attributes_wide": (">u4", 76),
+    "changed": (">u8", 48), "size": (">u8", 56), "blocks": (">u8", 64),
+    "attributes_wide": (">u4", 76),
     "attributes": (">u2", 80), "fork_at": ("u1", 82), "attribute_form": ("u1", 83),
     "more_flags": (">u8", 120), "created": (">u8", 144), "own": (">u8", 152),
 }  # fmt: skip
