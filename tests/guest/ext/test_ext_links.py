@@ -44,11 +44,12 @@ def links_of(root: Folder) -> dict[bytes, bytes | None]:
 def kernels(point: Path) -> dict[bytes, bytes | None]:
     """The same by the kernel; a link to nothing counts as one that cannot be read."""
     found: dict[bytes, bytes | None] = {}
-    for name in os.listdir(os.fsencode(point)):
-        with suppress(OSError):
-            found[name] = None
-            found[name] = os.readlink(os.fsencode(point) + b"/" + name) or None
-    return found
+    for path in point.iterdir():
+        if path.is_symlink():
+            found[path.name.encode()] = None
+            with suppress(OSError):
+                found[path.name.encode()] = os.fsencode(path.readlink())
+    return {name: target or None for name, target in found.items()}
 
 
 def changed(volume: Path, point: Path, options: str, changes: Sequence[str]) -> None:
@@ -80,7 +81,6 @@ def test_every_link_reads_as_the_kernel_reads_it(kind: str, tmp_path: Path):
             found = links_of(open_volume(DescriptorImage(descriptor), b"id").root)
     finally:
         os.close(descriptor)
-    expected.pop(b"lost+found", None)
     assert len(expected) == 5 * len(LENGTHS)
     assert found == expected
     assert sum(target is not None for target in found.values()) > 3 * len(LENGTHS)

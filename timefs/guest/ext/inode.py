@@ -81,8 +81,8 @@ def parse_inode(content: bytes, number: int, superblock: Superblock) -> Inode:
      low) = _FIELDS.unpack_from(content)  # fmt: skip
     extra_bytes, high, *extra_times = _extra(content)
     where = f"ext inode {number}"
-    if INODE_BYTES_MIN + extra_bytes > len(content):
-        raise CorruptError(f"{where}: its fields end beyond its {len(content)} bytes")
+    if INODE_BYTES_MIN + extra_bytes > len(content) or extra_bytes % 4:
+        raise CorruptError(f"{where}: {extra_bytes} bytes of further fields in {len(content)}")
     seed = _seed(superblock, number, generation)
     if seed is not None:
         _verify(content, seed, low, high if extra_bytes >= _EXTRA_CHECKSUM_BYTES else None, where)
@@ -119,15 +119,17 @@ def parse_inode(content: bytes, number: int, superblock: Superblock) -> Inode:
 def _extra(content: bytes) -> tuple[int, ...]:
     """Extra bytes, checksum's rest, fractions of change, modification, access; creation.
 
-    Fields beyond what the inode says it has are zeros. Without creation it is the change time.
+    Fields beyond what the inode says it has are zeros; one that says nothing has them all. Without
+    creation it is the change time.
     """
     change = struct.unpack_from("<i", content, 12)[0]
     if len(content) == INODE_BYTES_MIN:
         return 0, 0, 0, 0, 0, change, 0
     extra_bytes = int.from_bytes(content[INODE_BYTES_MIN : INODE_BYTES_MIN + 2], "little")
-    present = content[INODE_BYTES_MIN : INODE_BYTES_MIN + min(extra_bytes, _EXTRA.size)]
+    present_bytes = extra_bytes or _EXTRA.size
+    present = content[INODE_BYTES_MIN : INODE_BYTES_MIN + min(present_bytes, _EXTRA.size)]
     fields = _EXTRA.unpack(present.ljust(_EXTRA.size, b"\0"))
-    if extra_bytes >= _EXTRA_CREATED_BYTES:
+    if present_bytes >= _EXTRA_CREATED_BYTES:
         return fields
     return *fields[:5], change, fields[2]
 
