@@ -22,7 +22,8 @@ WINDOW_BYTES: Final = 4 << 20
 """A mapped image composes its extents window by window of this size."""
 
 STRIDE_BYTES: Final = 1 << 30
-"""Whoever walks further than a window has this much composed at once, which is not kept."""
+"""Whoever walks further than a window has this much mapped at once, which is not kept; then twice
+as much each time, so that the first answer is soon there and terabytes of nothing are few steps."""
 
 WINDOWS_MAX: Final = 8192
 RUNS_MAX: Final = 64 << 10
@@ -203,11 +204,13 @@ class MappedImage(Image):
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         end = min(offset + length, self._size)
+        stride_bytes = STRIDE_BYTES
         while offset < end:
             if offset % WINDOW_BYTES == 0 and end - offset > WINDOW_BYTES:
-                stop = min(offset + STRIDE_BYTES, end)
+                stop = min(offset + stride_bytes, end)
                 yield from _flatten(self.map(offset, stop - offset), offset, stop)
                 offset = stop
+                stride_bytes *= 2
                 continue
             starts, extents = self._window(offset // WINDOW_BYTES)
             for position in range(bisect_right(starts, offset) - 1, len(extents)):

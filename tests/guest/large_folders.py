@@ -1,4 +1,4 @@
-"""What the tests of large folders share: names of every kind, and an image that counts its reads."""
+"""What tests of large folders share: names of every kind, an image that counts what is read."""
 
 import random
 from pathlib import Path

@@ -40,7 +40,7 @@ def block(volume: Path, path: str) -> int:
     return int(run("debugfs", "-R", f"blocks {path}", volume).split()[-1])
 
 
-def ext_root(content: bytes) -> Folder:
+def ext_root(content: bytearray) -> Folder:
     return ext.open_volume(BytesImage(bytes(content)), b"id").root
 
 

@@ -1,8 +1,8 @@
 """Extents of a file in blocks of its volume: mapped, and found in a tree of nodes.
 
 Defined here and only here: `Run`, `RunImage`, `Node`, `ExtentTree`, what the files of ext4 and of
-XFS have in common, and `each_once`, how their folders are read. Used by guest.ext and guest.xfs.
-Immutable and thread-safe; of a tree only the nodes last used are kept.
+XFS have in common; `each_once`, how their folders are read, and `refuse_repeated`. Used by
+guest.ext and guest.xfs. Immutable and thread-safe; of a tree only the nodes last used are kept.
 """
 
 from abc import abstractmethod
@@ -21,6 +21,9 @@ from timefs.guest.names import Refusals
 NODES_MAX: Final = 64
 """Nodes of a tree that are kept while its file is open."""
 
+
+REPEATED_MAX: Final = 1000
+"""With more runs of blocks that it holds already, the rest of a folder is not looked at."""
 
 TOGETHER_BYTES_MAX: Final = 64 << 10
 """Blocks of a folder are read in pieces of this size."""
@@ -115,16 +118,12 @@ class RunImage(MappedImage):
         self._volume = volume
 
     @abstractmethod
-    def _runs(self, first: int, end: int) -> Iterator[Run]:
+    def runs(self, first: int, end: int) -> Iterator[Run]:
         """The runs that hold blocks of `[first, end)`, in order; what lies between is a hole."""
 
     @abstractmethod
     def _place(self, run: Run) -> int:
         """Where in the volume a run's bytes begin."""
-
-    def runs(self, blocks: int) -> Iterator[Run]:
-        """The runs that hold the first blocks of the file; what lies between them is a hole."""
-        return self._runs(0, blocks)
 
     def stored(self, run: Run, where: str, refusals: Refusals) -> Iterator[tuple[int, bytes]]:
         """The bytes of a run, some blocks at once, with where in the file they begin.
@@ -147,7 +146,7 @@ class RunImage(MappedImage):
         block_bytes = self._block_bytes
         end = offset + length
         at = offset
-        for run in self._runs(offset // block_bytes, -(-end // block_bytes)):
+        for run in self.runs(offset // block_bytes, -(-end // block_bytes)):
             start, run_bytes = run.first * block_bytes, run.blocks * block_bytes
             if start > at:
                 yield Extent(at, start - at, ExtentKind.ZERO, None, 0)
@@ -169,17 +168,28 @@ def each_once(
     What cannot be names is not read, but refused: a block that the folder holds already, and blocks
     that lie where the volume has nothing but zeros. So the cost follows what is there.
     """
-    taken = _Taken()
+    taken, repeated = _Taken(), 0
     for run in runs:
         if run.place is None:
             continue
         if not taken.take(run.place, run.blocks):
             refusals.add(where, f"its block {run.first} is one that it holds already")
+            repeated += 1
+            if repeated == REPEATED_MAX:
+                return
             continue
         try:
             yield from image.stored(run, where, refusals)
         except CorruptError as error:
             refusals.add(where, str(error))
+
+
+def refuse_repeated(runs: Iterable[Run], where: str) -> None:
+    """Raises CorruptError if a file that is to be read as a whole holds a block twice."""
+    taken = _Taken()
+    for run in runs:
+        if run.place is not None and not taken.take(run.place, run.blocks):
+            raise CorruptError(f"{where}: its block {run.first} is one that it holds already")
 
 
 class _Taken:

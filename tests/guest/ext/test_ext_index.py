@@ -1,6 +1,5 @@
 """A name of a large folder is found by the hash index, and damage to it never hides a name."""
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -86,8 +85,8 @@ def test_every_name_is_found_by_the_index(kind: str, base: Path):
         assert found is not None, name
         assert [one.name for one in found] == [name]
     absent = [name + b"?" for name in names[:200]]
-    expected = None if kind == "no-checksums" else []
-    assert all(indexed(table, inode, name) == expected for name in absent)
+    answers = [indexed(table, inode, name) for name in absent]
+    assert answers == [None if kind == "no-checksums" else []] * len(absent)
 
 
 def test_the_first_look_up_reads_a_few_blocks(base: Path):
@@ -162,5 +161,5 @@ def test_what_a_journal_still_holds_is_not_denied(base: Path):
     before = image.read_bytes
     with pytest.raises(NotFoundError):
         again.lookup(b"missing")
-    assert image.read_bytes - before > os.stat(volume).st_size // 1000  # all of it was searched
+    assert image.read_bytes - before > 100_000  # all of it was searched
     assert folder.lookup(names[5])

@@ -70,7 +70,7 @@ def _inline(table: Table, inode: Inode) -> Iterator[tuple[int, bytes]]:
 def _blocks(table: Table, inode: Inode, refusals: Refusals) -> Iterator[tuple[int, bytes]]:
     block_bytes = table.superblock.block_bytes
     content = mapped(table, inode)
-    runs = content.runs(-(-inode.size // block_bytes))
+    runs = content.runs(0, -(-inode.size // block_bytes))
     for offset, together in each_once(runs, content, inode.where, refusals):
         for at in range(0, len(together), block_bytes):
             if offset + at < inode.size:

@@ -40,8 +40,17 @@ class Content(RunImage):
         child = partial(_read_child, table, inode)
         self._tree = ExtentTree(root, FILE_BLOCKS_MAX, child, inode.where)
 
-    def _runs(self, first: int, end: int) -> Iterator[Run]:
+    def runs(self, first: int, end: int) -> Iterator[Run]:
         return self._tree.runs(first, end)
+
+    def holds(self, first: int, blocks: int) -> bool:
+        """Whether all of some blocks were written."""
+        end, at = first + blocks, first
+        for run in self.runs(first, end):
+            if run.first > at or run.place is None:
+                return False
+            at = run.first + run.blocks
+        return at >= end
 
     def _place(self, run: Run) -> int:
         assert run.place is not None

@@ -84,7 +84,7 @@ class XfsFiles(PosixVolume):
         blocks = -(-inode.size // (block_bytes - LINK_HEADER_BYTES))
         image = mapped(self._table, inode, inode.data, blocks * block_bytes)
         target = b""
-        for run in image.runs(blocks):  # each begins with a header of its own
+        for run in image.runs(0, blocks):  # each begins with a header of its own
             content = image.read(run.first * block_bytes, run.blocks * block_bytes)
             if self._table.superblock.version == CHECKSUMMED:
                 if content[:4] != LINK_MAGIC or not checked(content, LINK_CHECKSUM_AT):

@@ -99,7 +99,7 @@ def _blocks(table: Table, inode: Inode, refusals: Refusals) -> Iterator[tuple[in
     step = superblock.folder_block_bytes
     size = min(inode.size, FOLDER_BYTES_MAX)
     image = mapped(table, inode, inode.data, size)
-    runs = image.runs(-(-size // superblock.block_bytes))
+    runs = image.runs(0, -(-size // superblock.block_bytes))
     begun, start = b"", 0
     for offset, together in each_once(runs, image, inode.where, refusals):
         if begun and offset != start + len(begun):

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from store.errors import CorruptError
 from store.image import Image
 from timefs.guest.xattrs import LazyXattrs
-from timefs.guest.xfs.content import mapped
+from timefs.guest.xfs.content import Content, mapped
 from timefs.guest.xfs.inode import Form, Inode, Table
 from timefs.guest.xfs.superblock import CHECKSUMMED, checked
 
@@ -149,10 +149,12 @@ def _leaf(content: bytes, places: tuple[int, int], where: str) -> Iterator[_Foun
         yield _Found(flags, name, value, elsewhere)
 
 
-def _remote(table: Table, image: Image, place: tuple[int, int], where: str) -> bytes:
+def _remote(table: Table, image: Content, place: tuple[int, int], where: str) -> bytes:
     """A value in blocks of its own, which have headers in version 5."""
     block_bytes = table.superblock.block_bytes
     at, length = place[0] * block_bytes, place[1]
+    if not image.holds(place[0], -(-length // block_bytes)):
+        raise CorruptError(f"{where}: attributes: a value in blocks that were never written")
     if table.superblock.version != CHECKSUMMED:
         return image.read(at, length)
     value = b""
