@@ -89,7 +89,8 @@ def survey(table: Table, numbers: Sequence[int]) -> Survey:
     usual &= (fields["links"] > 0) & np.isin(mode & 0o170000, _KINDS)
     extra_bytes = fields["extra_bytes"]
     if inodes.shape[1] > INODE_BYTES_MIN:
-        usual &= (extra_bytes >= _CREATED_BYTES) & (extra_bytes <= inodes.shape[1] - 128)
+        usual &= (extra_bytes >= _CREATED_BYTES) & (extra_bytes % 4 == 0)
+        usual &= extra_bytes <= inodes.shape[1] - INODE_BYTES_MIN
     _verify(table, numbers, inodes, fields, usual)
     bare = usual & (fields.wide("xattr_block", "xattr_block_high", 32) == 0)
     if inodes.shape[1] > INODE_BYTES_MIN + EXTRA_BYTES:
