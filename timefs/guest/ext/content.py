@@ -9,13 +9,11 @@ inode.i_block.
 """
 
 import struct
-from array import array
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
-from store.image import Image
 from timefs.guest.ext.checksum import crc32c
 from timefs.guest.ext.inode import Flag, Inode
 from timefs.guest.ext.table import Table
@@ -61,7 +59,7 @@ class TreeContent(Content):
         child = partial(_read_child, table, inode)
         self._tree = ExtentTree(root, FILE_BLOCKS_MAX, child, inode.where)
 
-    def _runs(self, first: int, end: int) -> Iterator[Run]:
+    def runs(self, first: int, end: int) -> Iterator[Run]:
         return self._tree.runs(first, end)
 
 
@@ -122,7 +120,7 @@ class PointedContent(Content):
         super().__init__(table, inode)
         self._per_block = table.superblock.block_bytes // 4
 
-    def _runs(self, first: int, end: int) -> Iterator[Run]:
+    def runs(self, first: int, end: int) -> Iterator[Run]:
         pointers = struct.unpack_from("<15I", self._inode.area)
         for number in range(first, min(end, POINTERS)):
             if pointers[number] != HOLE:
@@ -139,8 +137,7 @@ class PointedContent(Content):
         """The runs through a block of pointers to what begins at the file's block `start`."""
         if block == HOLE:
             return
-        content = self._table.block(block, f"{self._inode.where}: block of pointers")
-        pointers = array("I", content)
+        pointers = self._pointers(block, level)
         span = self._per_block ** (level - 1)
         low = max(0, (asked[0] - start) // span)
         high = min(self._per_block, -(-(asked[1] - start) // span))
@@ -150,8 +147,18 @@ class PointedContent(Content):
             elif pointers[number] != HOLE:
                 yield Run(start + number, 1, _within(self._table, self._inode, pointers[number], 1))
 
+    def _pointers(self, block: int, level: int) -> tuple[int, ...]:
+        """A block of pointers; it leads to no other one twice, or four would claim terabytes."""
+        where = f"{self._inode.where}: block of pointers {block}"
+        pointers = struct.unpack(f"<{self._per_block}I", self._table.block(block, where))
+        if level > 1:
+            below = [pointer for pointer in pointers if pointer != HOLE]
+            if len(set(below)) < len(below):
+                raise CorruptError(f"{where}: it leads twice to the same block")
+        return pointers
 
-def mapped(table: Table, inode: Inode) -> Image:
+
+def mapped(table: Table, inode: Inode) -> Content:
     """The bytes of an inode that lie in blocks.
 
     Raises:

@@ -5,17 +5,20 @@ Defined here and only here: `ExtFiles`. Used by `volume`. Thread-safe: see `Tabl
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from store.errors import CorruptError
 from store.image import BytesImage, Image
 from timefs.guest.ext.content import mapped
-from timefs.guest.ext.folder import names_of, parent_of
+from timefs.guest.ext.folder import names_of
+from timefs.guest.ext.index import indexed
 from timefs.guest.ext.inode import BLOCK_AREA_BYTES, SECTOR_BYTES, Flag, Inode
+from timefs.guest.ext.superblock import Incompatible
+from timefs.guest.ext.survey import survey
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest, read_xattrs
-from timefs.guest.posix import Name, PosixVolume
+from timefs.guest.posix import Name, PosixVolume, Survey
 from timefs.tree import Attributes
 
 ROOT_NUMBER: Final = 2
@@ -24,9 +27,11 @@ ROOT_NUMBER: Final = 2
 class ExtFiles(PosixVolume):
     """All files of one volume."""
 
-    def __init__(self, table: Table, state: str) -> None:
+    def __init__(self, table: Table, state: str, *, settled: bool) -> None:
+        """`settled`: no journal holds changes that the volume is without."""
         self._table = table
         self._state = state
+        self._settled = settled
 
     @property
     def root_number(self) -> int:
@@ -52,7 +57,7 @@ class ExtFiles(PosixVolume):
             device=_device(inode),
         ).checked(inode.where)
 
-    def xattrs(self, number: int) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
         return read_xattrs(self._table, self._table.inode(number))
 
     def content(self, number: int) -> Image:
@@ -70,16 +75,38 @@ class ExtFiles(PosixVolume):
 
     def target(self, number: int) -> bytes:
         inode = self._table.inode(number)
-        elsewhere = Flag.EXTENTS | Flag.INLINE | Flag.ENCRYPTED
-        if inode.size < BLOCK_AREA_BYTES and not inode.flags & elsewhere:
+        if inode.flags & Flag.ENCRYPTED:
+            return self.content(number).read(0, inode.size)
+        if self._is_fast(inode):
+            if inode.size >= BLOCK_AREA_BYTES or inode.area.find(0) != inode.size:
+                raise CorruptError(f"{inode.where}: a link of {inode.size} bytes in the inode")
             return inode.area[: inode.size]
-        return self.content(number).read(0, inode.size)
+        if inode.flags & Flag.INLINE:
+            return self.content(number).read(0, inode.size)
+        block_bytes = self._table.superblock.block_bytes
+        return mapped(self._table, inode).read(0, min(inode.size, block_bytes - 1))
 
-    def parent(self, number: int) -> int:
-        return parent_of(self._table, self._table.inode(number))
+    def _is_fast(self, inode: Inode) -> bool:
+        """Whether a link's text lies in the inode's area, as the kernel decides it.
 
-    def names(self, number: int, sought: bytes | None = None) -> Iterator[Name]:
+        It has no blocks but one of attributes; where attributes may have inodes, its size decides.
+        Source: the behaviour of a real mount.
+        """
+        superblock = self._table.superblock
+        if superblock.incompatible & Incompatible.VALUE_INODES:
+            return 0 < inode.size < BLOCK_AREA_BYTES
+        attributes = superblock.cluster_bytes if inode.xattr_block else 0
+        return not inode.flags & Flag.INLINE and inode.allocated_bytes == attributes
+
+    def names(self, number: int, sought: bytes | None = None) -> Iterator[list[Name]]:
         return names_of(self._table, self._table.inode(number), sought)
+
+    def indexed(self, number: int, name: bytes) -> Sequence[Name] | None:
+        found = indexed(self._table, self._table.inode(number), name)
+        return found if found or self._settled else None
+
+    def survey(self, numbers: Sequence[int]) -> Survey:
+        return survey(self._table, numbers)
 
 
 def _allocated_bytes(inode: Inode) -> int:

@@ -21,9 +21,8 @@ SECTOR_BYTES: Final = 512
 
 _FIELDS: Final = struct.Struct("<HHIiiiIHHII4x60sIII4xHHHHH2x")
 _EXTRA: Final = struct.Struct("<HHIIIiI")
-_EXTRA_TIMES_BYTES: Final = 16
-"""Bytes of the extra part that hold the checksum's rest and the three times' fractions."""
 _EXTRA_CREATED_BYTES: Final = 24
+"""Bytes of the extra part up to the time of creation and its fraction."""
 _EXTRA_CHECKSUM_BYTES: Final = 4
 _CHECKSUM_LOW: Final = slice(0x7C, 0x7E)
 _CHECKSUM_HIGH: Final = slice(0x82, 0x84)
@@ -39,6 +38,7 @@ class Flag(IntFlag):
     EXTENTS = 0x80000
     VALUE = 0x200000
     INLINE = 0x10000000
+    FOLDED = 0x40000000
 
 
 class Inode(NamedTuple):
@@ -81,8 +81,8 @@ def parse_inode(content: bytes, number: int, superblock: Superblock) -> Inode:
      low) = _FIELDS.unpack_from(content)  # fmt: skip
     extra_bytes, high, *extra_times = _extra(content)
     where = f"ext inode {number}"
-    if INODE_BYTES_MIN + extra_bytes > len(content):
-        raise CorruptError(f"{where}: its fields end beyond its {len(content)} bytes")
+    if INODE_BYTES_MIN + extra_bytes > len(content) or extra_bytes % 4:
+        raise CorruptError(f"{where}: {extra_bytes} bytes of further fields in {len(content)}")
     seed = _seed(superblock, number, generation)
     if seed is not None:
         _verify(content, seed, low, high if extra_bytes >= _EXTRA_CHECKSUM_BYTES else None, where)
@@ -90,9 +90,10 @@ def parse_inode(content: bytes, number: int, superblock: Superblock) -> Inode:
         raise CorruptError(f"{where}: expected a file, got an unused inode (deleted {deleted})")
     if stat.S_ISREG(mode) or superblock.incompatible & Incompatible.LARGE_FOLDERS:
         size |= size_high << 32
+    unit_bytes = SECTOR_BYTES
     if superblock.read_only & ReadOnly.HUGE_FILES:
         sectors |= sectors_high << 32
-    unit_bytes = superblock.block_bytes if flags & Flag.HUGE else SECTOR_BYTES
+        unit_bytes = superblock.block_bytes if flags & Flag.HUGE else SECTOR_BYTES
     ctime_extra, mtime_extra, atime_extra, created, created_extra = extra_times
     return Inode(
         number=number,
@@ -118,17 +119,19 @@ def parse_inode(content: bytes, number: int, superblock: Superblock) -> Inode:
 def _extra(content: bytes) -> tuple[int, ...]:
     """Extra bytes, checksum's rest, fractions of change, modification, access; creation.
 
-    Fields beyond what the inode says it has are zeros. Without creation it is the change time.
+    Fields beyond what the inode says it has are zeros; one that says nothing has them all. Without
+    creation it is the change time.
     """
     change = struct.unpack_from("<i", content, 12)[0]
     if len(content) == INODE_BYTES_MIN:
         return 0, 0, 0, 0, 0, change, 0
-    fields = _EXTRA.unpack_from(content, INODE_BYTES_MIN)
-    extra_bytes = fields[0]
-    if extra_bytes >= _EXTRA_CREATED_BYTES:
+    extra_bytes = int.from_bytes(content[INODE_BYTES_MIN : INODE_BYTES_MIN + 2], "little")
+    present_bytes = extra_bytes or _EXTRA.size
+    present = content[INODE_BYTES_MIN : INODE_BYTES_MIN + min(present_bytes, _EXTRA.size)]
+    fields = _EXTRA.unpack(present.ljust(_EXTRA.size, b"\0"))
+    if present_bytes >= _EXTRA_CREATED_BYTES:
         return fields
-    times = fields[2:5] if extra_bytes >= _EXTRA_TIMES_BYTES else (0, 0, 0)
-    return *fields[:2], *times, change, times[0]
+    return *fields[:5], change, fields[2]
 
 
 def _time_ns(seconds: int, extra: int) -> int:

@@ -25,6 +25,7 @@ from timefs.guest.ext.content import mapped
 from timefs.guest.ext.journal_log import MAGIC, Features, Geometry, Log
 from timefs.guest.ext.superblock import Compatible
 from timefs.guest.ext.table import Table
+from timefs.guest.extents import refuse_repeated
 
 SUPERBLOCK_BYTES: Final = 1024
 SUPERBLOCK_KINDS: Final = (3, 4)
@@ -63,6 +64,7 @@ def replayed(table: Table) -> Replay:
     geometry = _geometry(journal, superblock.block_bytes)
     if geometry.start == 0:
         return Replay(table.volume, 0)
+    refuse_repeated(journal.runs(0, geometry.blocks), "ext journal")
     log = Log(journal, geometry)
     revoked: dict[int, int] = {}
     count = 0
@@ -118,7 +120,15 @@ def _geometry(journal: Image, block_bytes: int) -> Geometry:
     if not 0 < first < end or not (start == 0 or first <= start < end):
         raise CorruptError(f"ext journal: it starts at {start}, beyond {first} to {end}")
     return Geometry(
-        block_bytes, first, end, start, number(0x18), features, seed, checksummed=checksummed
+        block_bytes,
+        blocks,
+        first,
+        end,
+        start,
+        number(0x18),
+        features,
+        seed,
+        checksummed=checksummed,
     )
 
 

@@ -55,6 +55,7 @@ class Geometry(NamedTuple):
     """What the journal's superblock says; blocks are the journal's own."""
 
     block_bytes: int
+    blocks: int
     first: int
     end: int
     start: int

@@ -5,6 +5,7 @@ Used by `volume` (to open) and, as a value, by every other module of this packag
 Source: Linux kernel documentation, "ext4 Data Structures and Algorithms", Super Block.
 """
 
+import struct
 from enum import IntFlag
 from typing import Final, NamedTuple
 
@@ -56,7 +57,15 @@ class ReadOnly(IntFlag):
 
     SPARSE_SUPER = 0x1
     HUGE_FILES = 0x8
+    CLUSTERS = 0x200
     CHECKSUMS = 0x400
+
+
+class HashFlag(IntFlag):
+    """How the volume's first writer took the bytes of names."""
+
+    SIGNED = 0x1
+    UNSIGNED = 0x2
 
 
 KNOWN: Final = sum(Incompatible)
@@ -84,6 +93,10 @@ class Superblock(NamedTuple):
     backup_groups: tuple[int, int]
     seed: int | None
     """Where the metadata's checksums begin, None if there are none."""
+    cluster_bytes: int
+    hash_seed: tuple[int, int, int, int]
+    signed_hash: bool | None
+    """Whether the hashes of names take bytes for numbers with a sign; None if it does not say."""
 
     @property
     def groups(self) -> int:
@@ -128,11 +141,13 @@ def _parse(content: bytes) -> Superblock:
         seeded = incompatible & Incompatible.CHECKSUM_SEED
         seed = _u32(content, 0x270) if seeded else crc32c(ALL_ONES, uuid)
     wide = incompatible & Incompatible.WIDE
+    block_bytes = 1024 << min(_u32(content, 0x18), 16)
+    clusters = read_only & ReadOnly.CLUSTERS
     return Superblock(
         inodes=_u32(content, 0),
         blocks=_u32(content, 4) | (_u32(content, 0x150) << 32 if wide else 0),
         first_block=_u32(content, 0x14),
-        block_bytes=1024 << min(_u32(content, 0x18), 16),
+        block_bytes=block_bytes,
         group_blocks=_u32(content, 0x20),
         group_inodes=_u32(content, 0x28),
         state=_u16(content, 0x3A),
@@ -146,7 +161,16 @@ def _parse(content: bytes) -> Superblock:
         first_meta_group=_u32(content, 0x104),
         backup_groups=(_u32(content, 0x24C), _u32(content, 0x250)),
         seed=seed,
+        cluster_bytes=1024 << min(_u32(content, 0x1C), 32) if clusters else block_bytes,
+        hash_seed=struct.unpack_from("<4I", content, 0xEC),
+        signed_hash=_signed_hash(_u32(content, 0x160)),
     )
+
+
+def _signed_hash(flags: int) -> bool | None:
+    if flags & HashFlag.UNSIGNED:
+        return False
+    return True if flags & HashFlag.SIGNED else None
 
 
 def _refuse_unknown(incompatible: int) -> None:

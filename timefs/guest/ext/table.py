@@ -44,9 +44,14 @@ class Table:
     def __init__(self, volume: Image, superblock: Superblock) -> None:
         self.volume = volume
         self.superblock = superblock
-        place = lru_cache(GROUPS_MAX)(partial(_read_place, volume, superblock))
+        self.place = lru_cache(GROUPS_MAX)(partial(_read_place, volume, superblock))
+        """Where the inodes of a group begin.
+
+        Raises:
+            CorruptError: there is no such group, or what describes it is damaged.
+        """
         batch = lru_cache(BATCHES_MAX)(partial(volume.read, length=BATCH_BYTES))
-        self.inode = lru_cache(INODES_MAX)(partial(_read_inode, superblock, place, batch))
+        self.inode = lru_cache(INODES_MAX)(partial(_read_inode, superblock, self.place, batch))
         """The inode of a number.
 
         Raises:

@@ -4,6 +4,8 @@ Defined here and only here: `open_volume` and `ExtVolume`. Used by the detection
 systems. Thread-safe and immutable.
 """
 
+from typing import Final
+
 from store.errors import CorruptError, UnsupportedError
 from store.image import Image
 from timefs.guest.ext.files import ExtFiles
@@ -18,6 +20,8 @@ from timefs.guest.ext.superblock import (
 )
 from timefs.guest.ext.table import Table
 from timefs.guest.posix import PosixFolder, root_of
+
+CLEAN: Final = "clean"
 
 
 class ExtVolume:
@@ -39,18 +43,21 @@ def open_volume(image: Image, identity: bytes) -> ExtVolume:
     """
     superblock = read_superblock(image)
     state = _state(superblock)
+    settled = state == CLEAN
     if superblock.incompatible & Incompatible.RECOVER:
         try:
             replay = replayed(Table(image, superblock))
             superblock = read_superblock(replay.image)
             image = replay.image
             state = f"journal replayed: {replay.transactions} transactions"
+            settled = True
         except (CorruptError, UnsupportedError) as error:
             state = f"journal not replayed: {error}"
+            settled = False
     if superblock.state & STATE_ERRORS:
         state += "; its guest has recorded errors"
     table = Table(image, superblock)
-    root = root_of(identity, ExtFiles(table, state))
+    root = root_of(identity, ExtFiles(table, state, settled=settled))
     root.attributes()
     return ExtVolume(image, root, superblock.label.decode(errors="replace"), state)
 
@@ -58,5 +65,5 @@ def open_volume(image: Image, identity: bytes) -> ExtVolume:
 def _state(superblock: Superblock) -> str:
     journal = superblock.compatible & Compatible.JOURNAL
     if journal or superblock.state & STATE_CLEAN:
-        return "clean"
+        return CLEAN
     return "no journal, and it was not unmounted"

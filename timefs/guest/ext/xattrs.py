@@ -8,7 +8,8 @@ include/uapi/linux/posix_acl_xattr.h for what an access list looks like to a pro
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError
@@ -16,6 +17,7 @@ from timefs.guest.ext.checksum import crc32c
 from timefs.guest.ext.content import mapped
 from timefs.guest.ext.inode import Flag, Inode
 from timefs.guest.ext.table import Table
+from timefs.guest.xattrs import LazyXattrs
 
 MAGIC: Final = 0xEA020000
 VALUE_BYTES_MAX: Final = 64 << 10
@@ -39,6 +41,9 @@ _INLINE: Final = b"system.data"
 _NAMED_TAGS: Final = (2, 8)
 """Entries of an access list that name a user or a group."""
 
+_Value = bytes | Callable[[], bytes]
+"""A value, or the way to it where it has an inode of its own."""
+
 
 class _Place(NamedTuple):
     """Where entries are, and what their values' offsets count from."""
@@ -49,29 +54,26 @@ class _Place(NamedTuple):
     where: str
 
 
-def read_xattrs(table: Table, inode: Inode) -> dict[bytes, bytes]:
+def read_xattrs(table: Table, inode: Inode) -> Mapping[bytes, bytes]:
     """All attributes that a program would see, by full name.
 
     Raises:
-        CorruptError: they contradict themselves.
+        CorruptError: they contradict themselves; of a value, when it is asked for.
     """
-    found = dict(_read(table, inode))
+    found: dict[bytes, _Value] = {}
+    for place in _places(table, inode):
+        found.update(_entries(table, place))
     found.pop(_INLINE, None)
-    return found
+    return LazyXattrs(found)
 
 
 def inline_rest(table: Table, inode: Inode) -> bytes:
     """What of an inode's content does not fit into its 60 bytes."""
     for place in _places(table, inode):
         for name, value in _entries(table, place):
-            if name == _INLINE:
+            if name == _INLINE and isinstance(value, bytes):
                 return value
     return b""
-
-
-def _read(table: Table, inode: Inode) -> Iterator[tuple[bytes, bytes]]:
-    for place in _places(table, inode):
-        yield from _entries(table, place)
 
 
 def _places(table: Table, inode: Inode) -> Iterator[_Place]:
@@ -91,7 +93,7 @@ def _places(table: Table, inode: Inode) -> Iterator[_Place]:
         yield _Place(content, _BLOCK_HEADER_BYTES, 0, where)
 
 
-def _entries(table: Table, place: _Place) -> Iterator[tuple[bytes, bytes]]:
+def _entries(table: Table, place: _Place) -> Iterator[tuple[bytes, _Value]]:
     content, at, origin, where = place
     while content[at : at + 4] not in (bytes(4), b""):
         if at + _ENTRY.size > len(content):
@@ -104,9 +106,9 @@ def _entries(table: Table, place: _Place) -> Iterator[tuple[bytes, bytes]]:
         if index not in _PREFIXES or len(name) < length or size > VALUE_BYTES_MAX or 0 in name:
             raise CorruptError(f"{where}: attribute {name!r} of kind {index}, {size} bytes: absurd")
         if value_inode:
-            value = _value_inode(table, value_inode, size, where)
-        else:
-            value = content[origin + offset : origin + offset + size]
+            yield _PREFIXES[index] + name, partial(_value_inode, table, value_inode, size, where)
+            continue
+        value = content[origin + offset : origin + offset + size]
         if len(value) < size:
             raise CorruptError(f"{where}: attribute {name!r} ends beyond its place")
         if index in _ACCESS:

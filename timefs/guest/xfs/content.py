@@ -40,17 +40,22 @@ class Content(RunImage):
         child = partial(_read_child, table, inode)
         self._tree = ExtentTree(root, FILE_BLOCKS_MAX, child, inode.where)
 
-    def _runs(self, first: int, end: int) -> Iterator[Run]:
+    def runs(self, first: int, end: int) -> Iterator[Run]:
         return self._tree.runs(first, end)
+
+    def holds(self, first: int, blocks: int) -> bool:
+        """Whether all of some blocks were written."""
+        end, at = first + blocks, first
+        for run in self.runs(first, end):
+            if run.first > at or run.place is None:
+                return False
+            at = run.first + run.blocks
+        return at >= end
 
     def _place(self, run: Run) -> int:
         assert run.place is not None
         self._superblock.place(run.place + run.blocks - 1, self._where)
         return self._superblock.place(run.place, self._where)
-
-    def runs(self, end: int) -> Iterator[Run]:
-        """The runs that hold the first `end` blocks; what lies between them is a hole."""
-        return self._tree.runs(0, end)
 
 
 def _extents(area: bytes, where: str, count: int) -> Iterator[Run]:

@@ -7,19 +7,23 @@ Source: "XFS Algorithms & Data Structures", 3rd edition, Symbolic Links.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from store.errors import CorruptError
 from store.image import Image
-from timefs.guest.posix import Name, PosixVolume
+from timefs.guest.posix import Name, PosixVolume, Survey
 from timefs.guest.xfs.content import mapped
-from timefs.guest.xfs.folder import names_of, parent_of
+from timefs.guest.xfs.folder import names_of
+from timefs.guest.xfs.index import indexed
 from timefs.guest.xfs.inode import Form, Inode, Table
+from timefs.guest.xfs.log import CLEAN, read_log_state
 from timefs.guest.xfs.superblock import CHECKSUMMED, checked
+from timefs.guest.xfs.survey import survey
 from timefs.guest.xfs.xattrs import read_xattrs
 from timefs.tree import Attributes
 
+LINK_BYTES_MAX: Final = 1024
 LINK_MAGIC: Final = b"XSLM"
 LINK_HEADER_BYTES: Final = 56
 LINK_CHECKSUM_AT: Final = 12
@@ -28,9 +32,9 @@ LINK_CHECKSUM_AT: Final = 12
 class XfsFiles(PosixVolume):
     """All files of one volume."""
 
-    def __init__(self, table: Table, state: str) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
-        self._state = state
+        self._log_state: str | None = None
 
     @property
     def root_number(self) -> int:
@@ -38,7 +42,14 @@ class XfsFiles(PosixVolume):
 
     @property
     def state(self) -> str:
-        return self._state
+        repair = "; it needs repair" if self._table.superblock.needs_repair else ""
+        return self._read_log_state() + repair
+
+    def _read_log_state(self) -> str:
+        """What the log says, read when it is wanted first."""
+        if self._log_state is None:
+            self._log_state = read_log_state(self._table.volume, self._table.superblock)
+        return self._log_state
 
     def attributes(self, number: int) -> Attributes:
         inode = self._table.inode(number)
@@ -56,7 +67,7 @@ class XfsFiles(PosixVolume):
             device=_device(inode),
         ).checked(inode.where)
 
-    def xattrs(self, number: int) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
         return read_xattrs(self._table, self._table.inode(number))
 
     def content(self, number: int) -> Image:
@@ -65,13 +76,15 @@ class XfsFiles(PosixVolume):
 
     def target(self, number: int) -> bytes:
         inode = self._table.inode(number)
+        if not 0 < inode.size <= LINK_BYTES_MAX:
+            raise CorruptError(f"{inode.where}: a link of {inode.size} bytes")
         if inode.data.form == Form.LOCAL:
             return inode.data.area[: inode.size]
         block_bytes = self._table.superblock.block_bytes
         blocks = -(-inode.size // (block_bytes - LINK_HEADER_BYTES))
         image = mapped(self._table, inode, inode.data, blocks * block_bytes)
         target = b""
-        for run in image.runs(blocks):  # each begins with a header of its own
+        for run in image.runs(0, blocks):  # each begins with a header of its own
             content = image.read(run.first * block_bytes, run.blocks * block_bytes)
             if self._table.superblock.version == CHECKSUMMED:
                 if content[:4] != LINK_MAGIC or not checked(content, LINK_CHECKSUM_AT):
@@ -80,11 +93,15 @@ class XfsFiles(PosixVolume):
             target += content
         return target[: inode.size]
 
-    def parent(self, number: int) -> int:
-        return parent_of(self._table, self._table.inode(number))
-
-    def names(self, number: int, sought: bytes | None = None) -> Iterator[Name]:
+    def names(self, number: int, sought: bytes | None = None) -> Iterator[list[Name]]:
         return names_of(self._table, self._table.inode(number), sought)
+
+    def indexed(self, number: int, name: bytes) -> Sequence[Name] | None:
+        found = indexed(self._table, self._table.inode(number), name)
+        return found if found or found is None or self._read_log_state() == CLEAN else None
+
+    def survey(self, numbers: Sequence[int]) -> Survey:
+        return survey(self._table, numbers)
 
 
 def _device(inode: Inode) -> int:

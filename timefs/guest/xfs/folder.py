@@ -1,33 +1,35 @@
 """Folders: names in the inode or in blocks, and the inodes that they lead to.
 
-Defined here and only here: `names_of` and `parent_of`. Used by `files`. Stateless: the hash index
-of a large folder is skipped, because all its names lie in blocks that also read in order.
+Defined here and only here: `names_of`, and `name_at` and `verified` of one block. Used by `index`
+and `files`. Stateless.
 
 Source: "XFS Algorithms & Data Structures", 3rd edition, Directories.
 """
 
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Final
 
 from store.errors import CorruptError
-from store.image import ExtentKind, Image
+from timefs.guest.extents import each_once
+from timefs.guest.names import Refusals
 from timefs.guest.posix import Name, possible
 from timefs.guest.xfs.content import mapped
 from timefs.guest.xfs.inode import Form, Inode, Table
-from timefs.guest.xfs.superblock import CHECKSUMMED, checked
+from timefs.guest.xfs.superblock import CHECKSUMMED, Superblock, checked
 
 FOLDER_BYTES_MAX: Final = 32 << 30
 """Where the index of a folder begins in its address space."""
 
 UNUSED: Final = 0xFFFF
-_BLOCK_MAGICS: Final = (b"XD2B", b"XDB3")
+BLOCK_MAGICS: Final = (b"XD2B", b"XDB3")
 """Of a folder that is one block, with an index at its end."""
 _DATA_MAGICS: Final = (b"XD2D", b"XDD3")
 _HEADER_BYTES: Final = {4: 16, 5: 64}
 _CHECKSUM_AT: Final = 4
+_ENTRY: Final = struct.Struct(">QB")
+_ROOM: Final = struct.Struct(">HH")
 _KINDS: Final = {
     1: stat.S_IFREG,
     2: stat.S_IFDIR,
@@ -40,115 +42,124 @@ _KINDS: Final = {
 _DOTS: Final = (b".", b"..")
 
 
-def names_of(table: Table, inode: Inode, sought: bytes | None = None) -> Iterator[Name]:
-    """A folder's names, without `.` and `..`; blocks that do not hold `sought` are passed over.
+def names_of(table: Table, inode: Inode, sought: bytes | None = None) -> Iterator[list[Name]]:
+    """A folder's names by block, without `.` and `..`; blocks without `sought` are passed over.
 
     Raises:
         CorruptError: after all that could be read, if some of it could not.
     """
+    refusals = Refusals()
     if inode.data.form == Form.LOCAL:
-        yield from _possible(_short_names(table, inode), inode.where)
-        return
-    refusal: CorruptError | None = None
-    for where, piece in _blocks(table, inode):
-        try:
-            content = piece()
-            if sought is None or sought in content:
-                yield from _possible(_block_names(table, content, where), where)
-        except CorruptError as error:
-            refusal = refusal or error
-    if refusal is not None:
-        raise refusal
+        yield _short_names(table.superblock, inode, refusals)
+    else:
+        for offset, content in _blocks(table, inode, refusals):
+            where = f"{inode.where} at {offset}"
+            if not verified(table.superblock, content):
+                refusals.add(where, f"no block of names, or a wrong checksum: {content[:4]!r}")
+            elif sought is None or sought in content:
+                yield _block_names(table.superblock, content, where, refusals)
+    refusals.end()
 
 
-def _possible(names: Iterator[Name], where: str) -> Iterator[Name]:
-    """The names that a system can hold; the others are damage, after all of them."""
-    refused: bytes | None = None
-    for name in names:
-        if name.name in _DOTS:
-            continue
-        if possible(name.name):
-            yield name
-        else:
-            refused = name.name
-    if refused is not None:
-        raise CorruptError(f"{where}: {refused!a} cannot be a name")
+def _add(names: list[Name], name: Name, where: str, refusals: Refusals) -> None:
+    """Add a name that a system can hold; what cannot be one is damage."""
+    if possible(name.name):
+        names.append(name)
+    elif name.name not in _DOTS:
+        refusals.add(where, f"{name.name!a} cannot be a name")
 
 
-def parent_of(table: Table, inode: Inode) -> int:
-    """The inode number of the folder that a folder says it lies in."""
-    if inode.data.form == Form.LOCAL:
-        area = inode.data.area
-        return int.from_bytes(area[2 : 10 if area[1] else 6], "big")
-    for where, piece in _blocks(table, inode):
-        for name in _block_names(table, piece(), where):
-            if name.name == b"..":
-                return name.number
-        break
-    raise CorruptError(f"{inode.where}: expected its parent's name, found none")
-
-
-def _short_names(table: Table, inode: Inode) -> Iterator[Name]:
+def _short_names(superblock: Superblock, inode: Inode, refusals: Refusals) -> list[Name]:
+    """The names of a folder that lies in its inode."""
     area = inode.data.area[: inode.size]
+    names: list[Name] = []
     if len(area) < 6:
-        raise CorruptError(f"{inode.where}: a folder of {len(area)} bytes")
+        refusals.add(inode.where, f"a folder of {len(area)} bytes")
+        return names
     count, width = area[0], 8 if area[1] else 4
-    typed = table.superblock.file_types
+    typed = superblock.file_types
     at = 2 + width
     for _ in range(count):
         length = area[at] if at < len(area) else 0
         end = at + 3 + length + typed + width
         if length == 0 or end > len(area):
-            raise CorruptError(f"{inode.where}: a name at {at} ends beyond the folder")
+            refusals.add(inode.where, f"a name at {at} ends beyond the folder")
+            break
         name = area[at + 3 : at + 3 + length]
-        kind = area[at + 3 + length] if typed else 0
-        yield Name(name, int.from_bytes(area[end - width : end], "big"), _KINDS.get(kind, 0))
+        kind = _KINDS.get(area[at + 3 + length], 0) if typed else 0
+        number = int.from_bytes(area[end - width : end], "big")
+        _add(names, Name(name, number, kind), inode.where, refusals)
         at = end
+    return names
 
 
-def _blocks(table: Table, inode: Inode) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The blocks that hold names, each read when it is wanted."""
-    step = table.superblock.folder_block_bytes
-    if inode.size > min(FOLDER_BYTES_MAX, table.volume.size) or inode.size % step:
-        raise CorruptError(f"{inode.where}: a folder of {inode.size} bytes is absurd")
-    image = mapped(table, inode, inode.data, inode.size)
-    offset = 0
-    for extent in image.extents(0, image.size):
-        if extent.kind == ExtentKind.ZERO:
-            continue
-        offset = max(offset, extent.offset - extent.offset % step)
-        while offset < extent.offset + extent.length:
-            where = f"{inode.where} at {offset}"
-            yield where, partial(_read_block, table, image, offset, where)
-            offset += step
+def _blocks(table: Table, inode: Inode, refusals: Refusals) -> Iterator[tuple[int, bytes]]:
+    """The folder's blocks, of which each may be several blocks of the volume."""
+    superblock = table.superblock
+    step = superblock.folder_block_bytes
+    size = min(inode.size, FOLDER_BYTES_MAX)
+    image = mapped(table, inode, inode.data, size)
+    runs = image.runs(0, -(-size // superblock.block_bytes))
+    begun, start = b"", 0
+    for offset, together in each_once(runs, image, inode.where, refusals):
+        if begun and offset != start + len(begun):
+            refusals.add(inode.where, f"its block at {start} ends after {len(begun)} bytes")
+            begun = b""
+        if not begun:
+            start = offset + -offset % step
+        begun += together[start - offset :] if start > offset else together
+        while len(begun) >= step:
+            yield start, begun[:step]
+            begun, start = begun[step:], start + step
+    if begun:
+        refusals.add(inode.where, f"its block at {start} ends after {len(begun)} bytes")
 
 
-def _read_block(table: Table, image: Image, offset: int, where: str) -> bytes:
-    content = image.read(offset, table.superblock.folder_block_bytes)
-    if content[:4] not in _BLOCK_MAGICS + _DATA_MAGICS:
-        raise CorruptError(f"{where}: expected a block of names, got {content[:4]!r}")
-    if table.superblock.version == CHECKSUMMED and not checked(content, _CHECKSUM_AT):
-        raise CorruptError(f"{where}: wrong checksum")
-    return content
+def verified(superblock: Superblock, content: bytes) -> bool:
+    """Whether a block is one of names and has the right checksum."""
+    if content[:4] not in BLOCK_MAGICS + _DATA_MAGICS:
+        return False
+    return superblock.version != CHECKSUMMED or checked(content, _CHECKSUM_AT)
 
 
-def _block_names(table: Table, content: bytes, where: str) -> Iterator[Name]:
-    typed = table.superblock.file_types
-    at, end = _HEADER_BYTES[table.superblock.version], len(content)
-    if content[:4] in _BLOCK_MAGICS:
+def _block_names(
+    superblock: Superblock, content: bytes, where: str, refusals: Refusals
+) -> list[Name]:
+    names: list[Name] = []
+    at, end = _HEADER_BYTES[superblock.version], len(content)
+    if content[:4] in BLOCK_MAGICS:
         end -= 8 + 8 * int.from_bytes(content[-8:-4], "big")
     while at + 8 < end:
-        if int.from_bytes(content[at : at + 2], "big") == UNUSED:
-            room = int.from_bytes(content[at + 2 : at + 4], "big")
-        else:
-            (number,) = struct.unpack_from(">Q", content, at)
-            length = content[at + 8]
-            room = -(-(8 + 1 + length + typed + 2) // 8) * 8
-            kind = content[at + 9 + length] if typed and at + room <= end else 0
-            if length == 0 or at + room > end:
-                raise CorruptError(f"{where}: the name at {at} has {length} bytes")
-            name = content[at + 9 : at + 9 + length]
-            yield Name(name, number, _KINDS.get(kind, 0))
+        unused, room = _ROOM.unpack_from(content, at)
+        if unused != UNUSED:
+            try:
+                name, room = name_at(superblock, content, at)
+            except CorruptError as error:
+                refusals.add(where, str(error))
+                break
+            _add(names, name, where, refusals)
         if room < 8 or room % 8 or at + room > end:
-            raise CorruptError(f"{where}: an entry of {room} bytes at {at}")
+            refusals.add(where, f"an entry of {room} bytes at {at}")
+            break
         at += room
+    return names
+
+
+def name_at(superblock: Superblock, content: bytes, at: int) -> tuple[Name, int]:
+    """The name that begins at a place of a block, and the bytes of its entry.
+
+    Raises:
+        CorruptError: there is none.
+    """
+    if at + _ENTRY.size > len(content):
+        raise CorruptError(f"a name at {at}, beyond the end")
+    number: int
+    length: int
+    number, length = _ENTRY.unpack_from(content, at)
+    typed = superblock.file_types
+    end = at + 9 + length
+    room = 8 + 1 + length + typed + 2 + 7 & ~7
+    if length == 0 or at + room > len(content):
+        raise CorruptError(f"the name at {at} has {length} bytes")
+    kind = _KINDS.get(content[end], 0) if typed else 0
+    return Name(content[at + 9 : end], number, kind), room

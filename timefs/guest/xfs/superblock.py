@@ -20,6 +20,7 @@ CHECKSUMMED: Final = 5
 BLOCK_BYTES_MAX: Final = 64 << 10
 INODE_BYTES_MAX: Final = 2048
 MORE_FEATURES: Final = 0x8000
+FOLDED: Final = 0x4000
 FILE_TYPES_4: Final = 0x200
 FILE_TYPES_5: Final = 0x1
 NEEDS_REPAIR: Final = 0x10
@@ -44,6 +45,8 @@ class Superblock(NamedTuple):
     folder_block_bytes: int
     file_types: bool
     """Whether folders say what their names lead to."""
+    folded: bool
+    """Whether folders find names in any case, for which their hashes are others."""
     needs_repair: bool
     log: int
     log_bytes: int
@@ -61,10 +64,15 @@ class Superblock(NamedTuple):
         return number * self.block_bytes
 
 
+def checksum(content: bytes) -> int:
+    """The checksum of a structure whose own place for it is zero."""
+    return int(_crc32c(content))  # pyright: ignore[reportUnknownArgumentType]
+
+
 def checked(content: bytes, at: int) -> bool:
     """Whether the checksum at a place is that of the content without it."""
     cleared = content[:at] + bytes(4) + content[at + 4 :]
-    return content[at : at + 4] == int(_crc32c(cleared)).to_bytes(4, "little")  # pyright: ignore[reportUnknownArgumentType]
+    return content[at : at + 4] == checksum(cleared).to_bytes(4, "little")
 
 
 def read_superblock(volume: Image) -> Superblock:
@@ -117,6 +125,7 @@ def _parse(content: bytes) -> Superblock:
         group_shift=content[124],
         folder_block_bytes=block_bytes << min(content[192], 16),
         file_types=file_types,
+        folded=bool(version & FOLDED),
         needs_repair=version & 15 == CHECKSUMMED and bool(incompatible & NEEDS_REPAIR),
         log=_number(content, 48, 8),
         log_bytes=_number(content, 96, 4) * block_bytes,

@@ -4,24 +4,19 @@ Defined here and only here: `open_volume` and `XfsVolume`. Used by the table of 
 Thread-safe and immutable.
 """
 
-from typing import Final
-
 from store.image import Image
 from timefs.guest.posix import PosixFolder, root_of
 from timefs.guest.xfs.files import XfsFiles
 from timefs.guest.xfs.inode import Table
-from timefs.guest.xfs.superblock import Superblock, read_superblock
-
-NOT_REPLAYED: Final = "journal not replayed: this version does not read the log of XFS"
+from timefs.guest.xfs.superblock import read_superblock
 
 
 class XfsVolume:
     """An open volume."""
 
-    def __init__(self, root: PosixFolder, label: str, state: str) -> None:
+    def __init__(self, root: PosixFolder, label: str) -> None:
         self.root = root
         self.label = label
-        self.state = state
 
 
 def open_volume(image: Image, identity: bytes) -> XfsVolume:
@@ -32,11 +27,6 @@ def open_volume(image: Image, identity: bytes) -> XfsVolume:
         CorruptError: damaged beyond opening.
     """
     superblock = read_superblock(image)
-    state = _state(superblock)
-    root = root_of(identity, XfsFiles(Table(image, superblock), state))
+    root = root_of(identity, XfsFiles(Table(image, superblock)))
     root.attributes()
-    return XfsVolume(root, superblock.label, state)
-
-
-def _state(superblock: Superblock) -> str:
-    return NOT_REPLAYED + ("; it needs repair" if superblock.needs_repair else "")
+    return XfsVolume(root, superblock.label)

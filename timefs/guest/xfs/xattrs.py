@@ -7,12 +7,14 @@ include/uapi/linux/posix_acl_xattr.h.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from store.errors import CorruptError
 from store.image import Image
-from timefs.guest.xfs.content import mapped
+from timefs.guest.xattrs import LazyXattrs
+from timefs.guest.xfs.content import Content, mapped
 from timefs.guest.xfs.inode import Form, Inode, Table
 from timefs.guest.xfs.superblock import CHECKSUMMED, checked
 
@@ -49,38 +51,36 @@ class _Found(NamedTuple):
     elsewhere: tuple[int, int] | None
 
 
-def read_xattrs(table: Table, inode: Inode) -> dict[bytes, bytes]:
+def read_xattrs(table: Table, inode: Inode) -> Mapping[bytes, bytes]:
     """All attributes that a program would see, by full name.
 
     Raises:
-        CorruptError: they contradict themselves.
+        CorruptError: they contradict themselves; of a value, when it is asked for.
     """
-    shown: dict[bytes, bytes] = {}
+    shown: dict[bytes, bytes | Callable[[], bytes]] = {}
     fork = inode.attributes
-    if fork is None:
-        return shown
+    if fork is None or (fork.form == Form.EXTENTS and fork.extents == 0):
+        return {}
     if fork.form == Form.LOCAL:
         stored, image = _short(fork.area, inode.where), None
-    elif fork.form == Form.EXTENTS and fork.extents == 0:
-        return shown
     else:
         image = mapped(table, inode, fork, LEAVES_MAX * table.superblock.block_bytes)
         stored = _leaves(table, image, inode.where)
     for found in stored:
         if found.flags & (INCOMPLETE | PARENT):
             continue
-        value = found.value
+        value: bytes | Callable[[], bytes] = found.value
         if found.elsewhere is not None:
             assert image is not None
-            value = _remote(table, image, found.elsewhere, inode.where)
+            value = partial(_remote, table, image, found.elsewhere, inode.where)
         if found.flags & TRUSTED:
             shown[b"trusted." + found.name] = value
             if found.name in _LISTS:
-                shown[_LISTS[found.name]] = _access_list(value, inode.where)
+                shown[_LISTS[found.name]] = partial(_access_list, value, inode.where)
         else:
             prefix = b"security." if found.flags & SECURE else b"user."
             shown[prefix + found.name] = value
-    return shown
+    return LazyXattrs(shown)
 
 
 def _short(area: bytes, where: str) -> Iterator[_Found]:
@@ -149,10 +149,12 @@ def _leaf(content: bytes, places: tuple[int, int], where: str) -> Iterator[_Foun
         yield _Found(flags, name, value, elsewhere)
 
 
-def _remote(table: Table, image: Image, place: tuple[int, int], where: str) -> bytes:
+def _remote(table: Table, image: Content, place: tuple[int, int], where: str) -> bytes:
     """A value in blocks of its own, which have headers in version 5."""
     block_bytes = table.superblock.block_bytes
     at, length = place[0] * block_bytes, place[1]
+    if not image.holds(place[0], -(-length // block_bytes)):
+        raise CorruptError(f"{where}: attributes: a value in blocks that were never written")
     if table.superblock.version != CHECKSUMMED:
         return image.read(at, length)
     value = b""
@@ -166,8 +168,9 @@ def _remote(table: Table, image: Image, place: tuple[int, int], where: str) -> b
     return value
 
 
-def _access_list(stored: bytes, where: str) -> bytes:
+def _access_list(value: bytes | Callable[[], bytes], where: str) -> bytes:
     """An access list as programs know it."""
+    stored = value if isinstance(value, bytes) else value()
     count = int.from_bytes(stored[:4], "big")
     if len(stored) < 4 + count * _LIST_ENTRY.size:
         raise CorruptError(f"{where}: an access list of {count} entries is cut short")
