@@ -1,13 +1,12 @@
 """Whatever numbers a guest claims: a parser refuses them, or every door can show them."""
 
 import stat
-from functools import partial
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.errors import CorruptError
+from store.errors import CorruptError, TimefsError
 from tests.timetree.memory_tree import MemoryFile, MemoryFolder
 from timefs.cli.session import human_bytes, rfc3339
 from timefs.mount.core import FileSystem
@@ -97,7 +96,8 @@ def test_what_a_file_may_have_is_never_refused(claimed: Attributes):
 def test_a_restored_file_has_the_nearest_time_that_its_new_home_knows(
     claimed: Attributes, tmp_path: Path
 ):
-    restored = partial(Restore, lambda _bytes: None, force=True)
-    done = restored().run(Claiming(claimed), b"name", tmp_path / "file")
-    assert done.failed == []
+    failed: list[TimefsError] = []
+    restore = Restore(lambda _bytes: None, failed.append, force=True)
+    restore.run(Claiming(claimed), b"name", tmp_path / "file")
+    assert failed == []
     assert (tmp_path / "file").read_bytes() == b"content"
