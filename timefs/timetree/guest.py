@@ -184,7 +184,9 @@ class GuestFile(GuestNode, Leaf):
     def _reached(self) -> Node:
         folder = self.parent.remembered() if self.parent is not None else None
         again = folder.leaf_again(self._identity) if isinstance(folder, Folder) else None
-        return again or super()._reached()
+        if again is None:
+            return super()._reached()
+        return self._place.guest().nodes.put(self._identity, again)  # several questions follow
 
     def open(self) -> Image:
         node = self._node()

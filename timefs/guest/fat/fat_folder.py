@@ -105,9 +105,9 @@ def fat_records(entries: Iterator[Located], *, wide: bool) -> Iterator[Record]:
 
 
 def fat_record(entries: Iterator[Located], *, wide: bool) -> Record:
-    """The file whose short entry is the first of these; its long name is not looked for."""
+    """The file whose short entry is the first of these, without its name."""
     place, entry = next(entries)
-    return _record(_short(entry), place, entry, wide=wide)
+    return _record(b"", place, entry, wide=wide)
 
 
 def fat_label(entries: Iterator[Located]) -> str:

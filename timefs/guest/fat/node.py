@@ -32,7 +32,7 @@ class Format(NamedTuple):
     records: Callable[[Iterator[Located]], Iterator[Record]]
     """Reads a folder's entries."""
     record: Callable[[Iterator[Located]], Record]
-    """Reads those of one file alone."""
+    """Reads those of one file alone; the name may be left out."""
     label: Callable[[Iterator[Located]], str]
     """Finds the volume's label in the root's entries."""
     folder_bytes_max: int
