@@ -21,7 +21,7 @@ from store.errors import DamagedError, NotFoundError, TimefsError
 from store.index_error import OPEN_ROOM_BYTES, WRITE_ROOM_BYTES, boot_id, index_error, need_room
 from store.index_file import Connection, ForeignError, Value, connect
 from store.index_follow import WRITERS, Follower, WriterState, passed, writer_state
-from store.index_pages import page_runs
+from store.index_pages import page_runs, zeros_until
 from store.index_schema import INDEX_FORMAT, SCHEMA
 from store.pack import pack_name
 from store.packs import PackReader
@@ -265,6 +265,16 @@ class Index:
         """The runs of a page of a file at a position, by offset, without overlap."""
         try:
             return page_runs(self._connection, writer, file, page, at)
+        except apsw.Error as error:
+            raise self._error(error) from error
+
+    def zeros_until(self, writer: int, file: int, page: int, at: int) -> int:
+        """The page before which, from this one on, all is known to be zeros at a position.
+
+        That is the page itself where each has to be looked at.
+        """
+        try:
+            return zeros_until(self._connection, writer, file, page, at)
         except apsw.Error as error:
             raise self._error(error) from error
 

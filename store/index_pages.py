@@ -65,6 +65,27 @@ def page_runs(connection: Connection, writer: int, file: int, page: int, at: int
     return paint(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
+def zeros_until(connection: Connection, writer: int, file: int, page: int, at: int) -> int:
+    """The page before which, from this one on, all is zeros at a position by one span of them.
+
+    The page itself if there is no such span, or if the page, or a later span, may say otherwise.
+    """
+    span = connection.row(
+        "SELECT position, lost, end_page FROM spans WHERE writer = ? AND file = ? AND position <= ?"
+        " AND first_page <= ? AND end_page > ? ORDER BY position DESC LIMIT 1",
+        *(writer, file, at, page, page),
+    )
+    if span is None or span[1]:
+        return page
+    others = connection.rows(
+        "SELECT min(page) FROM pages WHERE writer = ?1 AND file = ?2 AND page >= ?3"
+        " UNION ALL SELECT min(first_page) FROM spans WHERE writer = ?1 AND file = ?2"
+        " AND first_page > ?3 AND position > ?4 AND position <= ?5",
+        *(writer, file, page, span[0], at),
+    )
+    return min([span[2], *(first for (first,) in others if first is not None)])
+
+
 def _span_runs(at: int, lost: bool) -> Runs:
     writer = LOST_WRITER if lost else 0
     return np.array([tuple(Run(at, 0, PAGE_BYTES, 0, 0, writer, 0, 0, 0))], dtype=RUN)

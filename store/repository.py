@@ -99,7 +99,7 @@ class Repository(History):
         identity = bytes.fromhex(self.id)
         self.reader = PackReader(self.backend, identity, self.key, frame_cache_bytes)
         self.index = Index(self.cache, identity)
-        self._pages = PageCache(self._page)
+        self._pages = PageCache(self._page, self.index.zeros_until)
 
     # What History asks
 

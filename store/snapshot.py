@@ -36,6 +36,14 @@ class ParsedPage(NamedTuple):
     proven_rows: set[bytes]
     """The ends of runs, from `ROW_AT` on, whose rows were proved and have further pieces."""
 
+    @property
+    def is_zeros(self) -> bool:
+        """Whether one run of zeros is all of the page."""
+        if len(self.starts) != 1:
+            return False
+        _, offset, length, _, _, writer, *_ = self.run(0)
+        return writer == 0 and offset == 0 and length == PAGE_BYTES
+
     def run(self, index: int) -> tuple[int, ...]:
         """The fields of store.run.Run."""
         return RECORD.unpack_from(self.runs, index * RECORD.size)
@@ -44,8 +52,14 @@ class ParsedPage(NamedTuple):
 class PageCache:
     """Parsed pages by (writer, file, position, page)."""
 
-    def __init__(self, load: Callable[[int, int, int, int], Runs]) -> None:
+    def __init__(
+        self,
+        load: Callable[[int, int, int, int], Runs],
+        zeros_until: Callable[[int, int, int, int], int],
+    ) -> None:
+        """Both are asked by (writer, file, page, position)."""
         self._load = load
+        self._zeros_until = zeros_until
         self._lock = threading.Lock()
         self._pages: OrderedDict[tuple[int, int, int, int], ParsedPage] = OrderedDict()
         self._runs = 0
@@ -68,6 +82,10 @@ class PageCache:
                 while self._runs > RUNS_MAX and len(self._pages) > 1:
                     self._runs -= _weight(self._pages.popitem(last=False)[1])
         return parsed
+
+    def zeros_until(self, writer: int, file: int, position: int, page: int) -> int:
+        """The page before which, from this one on, all is zeros; at least the page itself."""
+        return self._zeros_until(writer, file, page, position)
 
 
 def _weight(page: ParsedPage) -> int:
@@ -156,7 +174,12 @@ class Snapshot(Image):
             base = number * PAGE_BYTES
             stop = min(end - base, PAGE_BYTES)
             page = self._pages.page(self._writer, self._file, self._position, number)
-            yield from self._page_extents(page, base, start, stop)
+            if stop == PAGE_BYTES and page.is_zeros:
+                after = self._pages.zeros_until(self._writer, self._file, self._position, number)
+                stop = max(min(after * PAGE_BYTES, end) - base, stop)
+                yield Extent(offset, base + stop - offset, ExtentKind.ZERO, None, 0)
+            else:
+                yield from self._page_extents(page, base, start, stop)
             offset = base + stop
 
     def _page_extents(self, page: ParsedPage, base: int, start: int, stop: int) -> Iterator[Extent]:
