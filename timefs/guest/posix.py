@@ -254,7 +254,7 @@ class PosixFolder(PosixNode, Folder):
 
     def lookup(self, name: bytes) -> Node:
         self._enter()
-        found = self._find(name)
+        found = self._find(name) if possible(name) else None
         if found is None:
             raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
         return self._node(found)
