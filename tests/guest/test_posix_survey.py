@@ -15,7 +15,8 @@ from timefs.guest import ext, xfs
 from timefs.guest.ext.files import ExtFiles
 from timefs.guest.ext.superblock import read_superblock as ext_superblock
 from timefs.guest.ext.table import Table as ExtTable
-from timefs.guest.posix import PosixFolder, PosixVolume
+from timefs.guest.posix import PosixFolder
+from timefs.guest.posix_volume import PosixVolume
 from timefs.guest.xfs.files import XfsFiles
 from timefs.guest.xfs.inode import Table as XfsTable
 from timefs.guest.xfs.superblock import read_superblock as xfs_superblock

@@ -1,8 +1,8 @@
 """Folders, files, links and devices of file systems that number their inodes, as nodes of a tree.
 
-Defined here and only here: `PosixVolume`, what such a file system must answer, `Name` and
-`root_of`. Used by timefs.guest.ext and timefs.guest.xfs. Thread-safe: nodes are immutable, names
-are kept in a bounded cache.
+Defined here and only here: `root_of` and the nodes. Used by timefs.guest.ext and timefs.guest.xfs,
+which answer what `PosixVolume` asks. Thread-safe: nodes are immutable, names are kept in a bounded
+cache.
 
 A folder is the one that its own folder's entry leads to; what its `.` and `..` say is not asked, so
 that their damage costs no file. One that lies within itself is refused, so no cycle can be walked.
@@ -14,16 +14,16 @@ is; what is shown climbs at its beginning only.
 """
 
 import stat
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 from store.errors import CorruptError, NotFoundError, TimefsError, UnsupportedError
 from store.image import Image
 from timefs.guest.names import reader_of_names
+from timefs.guest.posix_volume import Name, PosixVolume, possible
 from timefs.guest.xattrs import LazyXattrs
 from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Listed, Node
 
@@ -47,74 +47,6 @@ BARE_MAX: Final = 4
 NUMBER_BYTES: Final = 8
 """What a node's identity ends with is its inode's number, behind a zero that no volume's own
 identity goes on with."""
-
-
-class Name(NamedTuple):
-    """One name of a folder; `kind` is the type that the folder says, as in st_mode, or 0."""
-
-    name: bytes
-    number: int
-    kind: int
-
-
-class Survey(NamedTuple):
-    """What was found of many inodes at once."""
-
-    attributes: Sequence[Attributes | None]
-    """What each says of itself, None where it has to be asked alone."""
-    bare: frozenset[int]
-    """Inodes that surely have no extended attributes."""
-
-
-class PosixVolume(ABC):
-    """A file system that knows its files by number. Every method raises CorruptError on damage."""
-
-    @property
-    @abstractmethod
-    def root_number(self) -> int:
-        """The inode of the root folder."""
-
-    @property
-    @abstractmethod
-    def state(self) -> str:
-        """What was done about the volume's journal."""
-
-    @abstractmethod
-    def attributes(self, number: int) -> Attributes:
-        """What an inode says of itself."""
-
-    @abstractmethod
-    def xattrs(self, number: int) -> Mapping[bytes, bytes]:
-        """An inode's extended attributes."""
-
-    @abstractmethod
-    def content(self, number: int) -> Image:
-        """A file's bytes.
-
-        Raises:
-            UnsupportedError: they cannot be decoded.
-        """
-
-    @abstractmethod
-    def target(self, number: int) -> bytes:
-        """A symbolic link's text."""
-
-    @abstractmethod
-    def names(self, number: int, sought: bytes | None = None) -> Iterator[list[Name]]:
-        """A folder's names in parts, without `.` and `..`; what is without `sought` may be left.
-
-        Raises:
-            CorruptError: after all that could be read, if some of it could not.
-            UnsupportedError: they cannot be decoded.
-        """
-
-    @abstractmethod
-    def indexed(self, number: int, name: bytes) -> Sequence[Name] | None:
-        """The names of a folder that are `name` by its index; None if that cannot be told so."""
-
-    @abstractmethod
-    def survey(self, numbers: Sequence[int]) -> Survey:
-        """Look at many inodes at once."""
 
 
 def root_of(identity: bytes, volume: PosixVolume) -> "PosixFolder":
@@ -254,7 +186,7 @@ class PosixFolder(PosixNode, Folder):
 
     def lookup(self, name: bytes) -> Node:
         self._enter()
-        found = self._find(name)
+        found = self._find(name) if possible(name) else None
         if found is None:
             raise NotFoundError(f"{name.decode(errors='replace')}: no such name")
         return self._node(found)
@@ -419,8 +351,3 @@ class _Way:
             return node.lookup(name) if isinstance(node, PosixFolder) else None
         except NotFoundError:
             return None
-
-
-def possible(name: bytes) -> bool:
-    """Whether any system can hold a name, and it is neither of the two that each folder has."""
-    return bool(name) and b"/" not in name and b"\0" not in name and name not in (b".", b"..")

@@ -45,11 +45,12 @@ def kernels(point: Path) -> dict[bytes, bytes | None]:
     """The same by the kernel; a link to nothing counts as one that cannot be read."""
     found: dict[bytes, bytes | None] = {}
     for path in point.iterdir():
-        if path.is_symlink():
+        if path.name != "lost+found":
             found[path.name.encode()] = None
             with suppress(OSError):
                 found[path.name.encode()] = os.fsencode(path.readlink())
-    return {name: target or None for name, target in found.items()}
+    nothing = b"."  # as which pathlib gives an empty target
+    return {name: None if target == nothing else target for name, target in found.items()}
 
 
 def changed(volume: Path, point: Path, options: str, changes: Sequence[str]) -> None:

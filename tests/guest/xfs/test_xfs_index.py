@@ -100,6 +100,14 @@ def test_the_first_look_up_reads_a_few_blocks(base: Path):
     assert image.read_bytes - before < 48 << 10
 
 
+def test_the_dots_that_an_index_leads_to_are_no_names(base: Path):
+    content, _ = folder_of("nodes", base)
+    folder = opened(content)
+    for name in (b".", b"..", b"", b"a/b"):
+        with pytest.raises(NotFoundError):
+            folder.lookup(name)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_index_hides_no_name(kind: str, base: Path):
     content, names = folder_of(kind, base)

@@ -18,7 +18,7 @@ from timefs.guest.ext.superblock import Incompatible
 from timefs.guest.ext.survey import survey
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest, read_xattrs
-from timefs.guest.posix import Name, PosixVolume, Survey
+from timefs.guest.posix_volume import Name, PosixVolume, Survey
 from timefs.tree import Attributes
 
 ROOT_NUMBER: Final = 2

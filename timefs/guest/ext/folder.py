@@ -20,7 +20,7 @@ from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import inline_rest
 from timefs.guest.extents import each_once
 from timefs.guest.names import Refusals
-from timefs.guest.posix import Name, possible
+from timefs.guest.posix_volume import Name, possible
 
 _ENTRY: Final = struct.Struct("<IHBB")
 _TAIL_MARK: Final = bytes.fromhex("000000000c0000de")

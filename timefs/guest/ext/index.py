@@ -23,7 +23,7 @@ from timefs.guest.ext.name_hash import TEA, UNSIGNED, NameHash
 from timefs.guest.ext.superblock import Incompatible
 from timefs.guest.ext.table import Table
 from timefs.guest.names import Refusals
-from timefs.guest.posix import Name
+from timefs.guest.posix_volume import Name
 
 _INFO: Final = struct.Struct("<IBBBB")
 _INFO_AT: Final = 0x18

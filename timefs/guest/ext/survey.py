@@ -22,7 +22,7 @@ from timefs.guest.ext.superblock import INODE_BYTES_MIN, Incompatible, ReadOnly
 from timefs.guest.ext.table import Table
 from timefs.guest.ext.xattrs import MAGIC as XATTR_MAGIC
 from timefs.guest.gather import gather
-from timefs.guest.posix import Survey
+from timefs.guest.posix_volume import Survey
 from timefs.tree import Attributes
 
 _FIELDS: Final = {

@@ -12,7 +12,7 @@ from typing import Final
 
 from store.errors import CorruptError
 from store.image import Image
-from timefs.guest.posix import Name, PosixVolume, Survey
+from timefs.guest.posix_volume import Name, PosixVolume, Survey
 from timefs.guest.xfs.content import mapped
 from timefs.guest.xfs.folder import names_of
 from timefs.guest.xfs.index import indexed

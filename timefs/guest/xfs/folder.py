@@ -14,7 +14,7 @@ from typing import Final
 from store.errors import CorruptError
 from timefs.guest.extents import each_once
 from timefs.guest.names import Refusals
-from timefs.guest.posix import Name, possible
+from timefs.guest.posix_volume import Name, possible
 from timefs.guest.xfs.content import mapped
 from timefs.guest.xfs.inode import Form, Inode, Table
 from timefs.guest.xfs.superblock import CHECKSUMMED, Superblock, checked

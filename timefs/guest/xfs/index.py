@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from store.budget import spend
 from store.errors import CorruptError
-from timefs.guest.posix import Name
+from timefs.guest.posix_volume import Name
 from timefs.guest.xfs.content import Content, mapped
 from timefs.guest.xfs.folder import FOLDER_BYTES_MAX, name_at, verified
 from timefs.guest.xfs.inode import Form, Inode, Table

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timefs.guest.gather import gather
-from timefs.guest.posix import Survey
+from timefs.guest.posix_volume import Survey
 from timefs.guest.xfs.inode import (
     BIG_TIME,
     BIG_TIME_START_NS,
