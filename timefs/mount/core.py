@@ -12,8 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from store.budget import spend
 from store.errors import IsFolderError, NotFolderError, ReadOnlyError, UsageError
-from store.image import ExtentKind, Image
+from store.image import RUN_COST_BYTES, ExtentKind, Image
 from timefs.mount.failures import Failures, FileSystemError
 from timefs.mount.handles import Handle, Handles, inode_of
 from timefs.mount.listing import NAME_BYTES_MAX, Listing, Record
@@ -130,6 +131,7 @@ class FileSystem:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise UsageError(f"seek: expected SEEK_DATA or SEEK_HOLE, got {whence}")
         for extent in image.extents(offset, image.size - offset):
+            spend(RUN_COST_BYTES)
             if (extent.kind == ExtentKind.ZERO) == (whence == os.SEEK_HOLE):
                 return max(offset, extent.offset)
         if whence == os.SEEK_DATA:

@@ -6,10 +6,13 @@ Thread-safe.
 
 import stat
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import Final, NamedTuple
 
+from store.budget import spend
+from store.errors import InterruptError
 from timefs.mount.failures import Failures
 from timefs.mount.handles import inode_of
 from timefs.tree import Attributes, Folder, Link, Listed, Node
@@ -43,7 +46,8 @@ class Listing:
     def __init__(self, folder: Folder, node_id: int, failures: Failures) -> None:
         self.node_id = node_id
         self.frozen = folder.frozen  # before the entries: the watermark may rise meanwhile
-        self._coming = _records(folder, failures)
+        self._afresh = partial(_records, folder, failures)
+        self._coming = self._afresh()
         self._records: list[Record] = []
         self._failure: Exception | None = None
         self._expected = 0
@@ -80,6 +84,9 @@ class Listing:
             try:
                 for record in islice(self._coming, end - len(records)):
                     records.append(record)  # one by one: what came before a failure stays
+            except InterruptError:  # of one who asked; others begin again behind what is there
+                self._coming = islice(self._afresh(), len(records), None)
+                raise
             except Exception as error:  # noqa: BLE001 - raised behind what came before
                 self._failure = error
 
@@ -98,6 +105,7 @@ def _asked(name: bytes, node: Node, failures: Failures) -> Attributes | None:
     try:
         return node.attributes()
     except Exception as error:  # noqa: BLE001 - whatever it is
+        spend(0)
         failures.errno_of(error, name.decode(errors="backslashreplace"))
         return None
 

@@ -148,6 +148,9 @@ LSEEK_IN: Final = Struct("=QQI4x")
 LSEEK_OUT: Final = Struct("=Q")
 """fuse_lseek_out: offset."""
 
+INTERRUPT_IN: Final = Struct("=Q")
+"""fuse_interrupt_in: unique of the request."""
+
 FORGET_IN: Final = Struct("=Q")
 """fuse_forget_in: lookups."""
 
