@@ -37,6 +37,8 @@ class Attributes(NamedTuple):
     """The guest's numbers; None where the file system has none: whoever shows it decides."""
     device: int = 0
     """What a device is, as in st_rdev."""
+    windows_flags: int | None = None
+    """FILE_ATTRIBUTE_…; None where the file system has none."""
 
 
 class Node(ABC):

@@ -139,7 +139,7 @@ class Operations:
     def _shown(self, inode: int, attributes: Attributes) -> tuple[int, ...]:
         """The fields of `ATTRIBUTES`."""
         (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
-         owner, group, device) = attributes  # fmt: skip
+         owner, group, device, _) = attributes  # fmt: skip
         return (
             inode, size, (allocated_bytes + 511) // 512,
             atime_ns // _SECOND_NS, mtime_ns // _SECOND_NS, ctime_ns // _SECOND_NS,
@@ -242,7 +242,7 @@ class Operations:
             node_ids, records, strict=True
         ):
             (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
-             owner, group, device) = attributes or _UNKNOWN  # fmt: skip
+             owner, group, device, _) = attributes or _UNKNOWN  # fmt: skip
             position += 1
             length = len(name)
             shape = dirent_plus(length)
