@@ -1,7 +1,7 @@
 """A mount of requests that are stuck, as a process of its own: MOUNTPOINT.
 
-`slow N` computes for seconds, `deaf` for ever and never looks at its budget, `costly` spends until its budget is used up, `waiting` waits
-until somebody looks for `go`; `good` is a file like any other.
+`slow N` computes for seconds, `deaf` for ever and never looks at its budget; `costly` spends until
+its budget is used up, `waiting` waits until somebody looks for `go`; `good` is like any other.
 """
 
 import logging

@@ -118,7 +118,7 @@ class GuestFolder(GuestNode, Folder):
         return DiskXattrs(self._node) if self.parent is None else super().xattrs()
 
     def shown_identity(self) -> bytes:
-        return self._tried(b"identity", self._node).identity
+        return self._tried(b"identity", lambda: self._folder().shown_identity())
 
     def lookup(self, name: bytes) -> Node:
         node = self._tried(b"lookup", lambda: self._folder().lookup(name), name)
