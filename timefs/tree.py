@@ -44,6 +44,8 @@ class Attributes(NamedTuple):
 class Node(ABC):
     """Something with a name in a tree."""
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def identity(self) -> bytes:
@@ -79,6 +81,8 @@ They are None where the node itself has to be asked, and never of one that may c
 
 class Folder(Node):
     """A node with names below it."""
+
+    __slots__ = ()
 
     @abstractmethod
     def lookup(self, name: bytes) -> Node:
@@ -118,6 +122,8 @@ class Folder(Node):
 class Leaf(Node):
     """A node with bytes."""
 
+    __slots__ = ()
+
     @abstractmethod
     def open(self) -> Image:
         """The node's bytes. May be kept and read from for as long as wanted."""
@@ -125,6 +131,8 @@ class Leaf(Node):
 
 class Link(Node):
     """A symbolic link."""
+
+    __slots__ = ()
 
     @abstractmethod
     def target(self) -> bytes:

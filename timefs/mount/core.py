@@ -80,8 +80,8 @@ class FileSystem:
         frozen = folder.answer_frozen(name)  # before the answer: the watermark may rise meanwhile
         node = folder.lookup(name)
         kept, attributes = seconds_kept(node.frozen), node.attributes()
-        handle = self.handles.grant(node, inode_of(node), parent_id, name)
-        return Found(handle.node_id, handle.inode, attributes, seconds_kept(frozen), kept)
+        handle = self.handles.grant(node, parent_id, name)
+        return Found(handle.node_id, inode_of(node), attributes, seconds_kept(frozen), kept)
 
     def forget(self, node_id: int, lookups: int) -> None:
         """The kernel gives back `lookups` of a node's grants."""
@@ -91,7 +91,7 @@ class FileSystem:
         """A node's attributes; counts as nothing."""
         handle: Handle = self.handles[node_id]
         kept = seconds_kept(handle.node.frozen)
-        return Found(node_id, handle.inode, handle.node.attributes(), 0, kept)
+        return Found(node_id, inode_of(handle.node), handle.node.attributes(), 0, kept)
 
     def readlink(self, node_id: int) -> bytes:
         """Where a symbolic link points."""
@@ -162,8 +162,8 @@ class FileSystem:
         """Give listed nodes to the kernel; their node ids, 0 where attributes are unknown."""
         grant, parent_id = self.handles.grant, listing.node_id
         return [
-            0 if attributes is None else grant(node, inode, parent_id, name).node_id
-            for name, inode, _, node, attributes, _ in records
+            0 if attributes is None else grant(node, parent_id, name).node_id
+            for name, _, _, node, attributes, _ in records
         ]
 
     def releasedir(self, handle: int) -> None:

@@ -34,7 +34,12 @@ class Place(NamedTuple):
 
 
 class GuestNode(Node):
-    """Stands for a node that is found again by its name below its parent."""
+    """Stands for a node that is found again by its name below its parent.
+
+    The kernel has some hundred thousand of these held.
+    """
+
+    __slots__ = ("_identity", "_name", "_place", "_remembered", "parent")
 
     def __init__(
         self, place: Place, parent: "GuestFolder | None", name: bytes, identity: bytes
@@ -107,6 +112,8 @@ def _nothing() -> None:
 
 class GuestFolder(GuestNode, Folder):
     """A folder of a guest's volume, or the folder of the disk itself."""
+
+    __slots__ = ()
 
     def attributes(self) -> Attributes:
         if self.parent is not None:
@@ -197,6 +204,8 @@ class DiskXattrs(Mapping[bytes, bytes]):
 class GuestFile(GuestNode, Leaf):
     """A guest file."""
 
+    __slots__ = ()
+
     def _reached(self) -> Node:
         folder = self.parent.remembered() if self.parent is not None else None
         again = folder.leaf_again(self._identity) if isinstance(folder, Folder) else None
@@ -214,6 +223,8 @@ class GuestFile(GuestNode, Leaf):
 
 class GuestLink(GuestNode, Link):
     """A symbolic link of a guest; one that leads out of its disk is not given to anybody."""
+
+    __slots__ = ()
 
     def target(self) -> bytes:
         target = self._tried(b"target", self._true_target)

@@ -35,6 +35,7 @@ from timefs.mount.fuse.protocol import (
     dirent,
     dirent_plus,
 )
+from timefs.mount.handles import Handle
 from timefs.mount.listing import NAME_BYTES_MAX, Listing, Record
 from timefs.tree import Attributes
 
@@ -88,6 +89,10 @@ class Operations:
             Opcode.READDIRPLUS: self._unlist,
         }
         """What takes back an answer (its body) that the kernel wanted no more."""
+
+    def surplus(self) -> list[Handle]:
+        """Nodes that the kernel is to forget."""
+        return self._core.handles.surplus()
 
     def errno_of(self, error: Exception, node_id: int) -> int:
         """The error number that a failed request is answered with."""

@@ -22,6 +22,7 @@ from typing import Final
 from store.budget import serve_under
 from timefs.mount.fuse.operations import Operations
 from timefs.mount.fuse.protocol import ARGUMENTS, IN_HEADER, INTERRUPT_IN, OUT_HEADER, Opcode
+from timefs.mount.fuse.pruning import prune
 from timefs.mount.fuse.requests import Request, Requests
 from timefs.mount.fuse.turn import Turn
 from timefs.mount.fuse.watch import Watch
@@ -46,6 +47,9 @@ _SHORT: Final = frozenset(
     }
 )
 """Kinds of requests that keep the turn as long as they are quick; others may open a volume."""
+
+_GRANTS: Final = frozenset({Opcode.LOOKUP, Opcode.READDIRPLUS})
+"""Kinds of requests by whose answers the kernel comes to hold nodes."""
 
 _GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED})
 _AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
@@ -83,6 +87,8 @@ class Shared:
         self.turn = Turn()
         self.watch = Watch(self.turn, self.requests)
         self.quick: set[int] = set(_SHORT)
+        self.minor = 0
+        """Of the protocol's version that was agreed on."""
         operations.silent[Opcode.INTERRUPT] = self._interrupt
 
     def _interrupt(self, request: memoryview, _node_id: int) -> None:
@@ -175,6 +181,8 @@ class Worker:
             return
         if failed == 0 and opcode in operations.afterwards:
             self._work_afterwards(operations.afterwards[opcode])
+        if opcode in _GRANTS and (surplus := operations.surplus()):
+            prune(self._device, self._shared.minor, surplus)
 
     def _work_afterwards(self, operate: Callable[[memoryview], None]) -> None:
         """What nobody waits for may cost no more than a request."""
