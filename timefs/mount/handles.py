@@ -21,9 +21,9 @@ from timefs.tree import Folder, Node
 
 ROOT_ID: Final = 1
 
-HELD_MAX: Final = 250_000
+HELD_MAX: Final = 105_000
 """Nodes that the kernel may hold before it is asked to forget those that it met first, some 450
-bytes each. A listing of so many is taken in whole before programs ask for what is in it."""
+bytes each. Programs take in up to 100,000 names (fts, of find and du) before they ask for one."""
 
 PRUNED_TOGETHER: Final = 1024
 

@@ -60,6 +60,11 @@ class Listing:
         self._expected = 0
         self._lock = Lock()
 
+    @property
+    def kept(self) -> int:
+        """How many entries it holds."""
+        return len(self._kept[1])
+
     def page(self, position: int, count: int) -> Sequence[Record]:
         """At most `count` entries from a position on; none beyond the end.
 

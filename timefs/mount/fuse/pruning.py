@@ -1,6 +1,6 @@
 """Asking the kernel to forget: it holds nodes while it has memory, and each takes some of ours.
 
-Defined here and only here: `prune`. Used by the device server's workers, between requests.
+Defined here and only here: `Pruning`. Used by the device server's workers, between requests.
 
 What the kernel does not use it forgets and says so by FORGET; what is open or somebody's folder it
 keeps. A kernel that cannot be told of nodes is told of their names, of files alone: it would take
@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from struct import pack
+from typing import Final
 
 from timefs.mount.fuse.protocol import (
     INVALIDATED_ENTRY,
@@ -21,16 +22,32 @@ from timefs.mount.fuse.protocol import (
     PRUNED,
     Notice,
 )
-from timefs.mount.handles import Handle
+from timefs.mount.handles import PRUNED_TOGETHER, Handle
+from timefs.mount.memory import give_back
+
+GIVEN_BACK_AFTER: Final = 32 * PRUNED_TOGETHER
+"""Nodes pruned, before the memory that they took goes back to the system."""
 
 
-def prune(device: int, minor: int, handles: Sequence[Handle]) -> None:
-    """Ask the kernel to forget nodes; `minor` is the protocol's version that was agreed on."""
-    notices = _of_nodes(handles) if minor >= PRUNE_MINOR else _of_names(handles)
-    for notice, content in notices:
-        header = OUT_HEADER.pack(OUT_HEADER.size + len(content), notice, 0)
-        with suppress(OSError):  # it has forgotten already
-            os.write(device, header + content)
+class Pruning:
+    """Of one mount. Thread-safe: two threads may count one batch for two, or for none."""
+
+    def __init__(self) -> None:
+        self.minor = 0
+        """Of the protocol's version that was agreed on."""
+        self._pruned = 0
+
+    def prune(self, device: int, handles: Sequence[Handle]) -> None:
+        """Ask the kernel to forget nodes."""
+        notices = _of_nodes(handles) if self.minor >= PRUNE_MINOR else _of_names(handles)
+        for notice, content in notices:
+            header = OUT_HEADER.pack(OUT_HEADER.size + len(content), notice, 0)
+            with suppress(OSError):  # it has forgotten already
+                os.write(device, header + content)
+        self._pruned += len(handles)
+        if self._pruned >= GIVEN_BACK_AFTER:
+            self._pruned = 0
+            give_back()
 
 
 def _of_nodes(handles: Sequence[Handle]) -> Iterator[tuple[Notice, bytes]]:

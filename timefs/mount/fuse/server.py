@@ -84,7 +84,7 @@ class Server:
             header = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique)
             os.write(self._device, header + answer)
             if major == MAJOR:
-                self._shared.minor = min(minor, MINOR)
+                self._shared.pruning.minor = min(minor, MINOR)
                 return
 
     def start(self) -> None:

@@ -20,11 +20,14 @@ class Turn:
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: list[float] = []
+        self._waiting: list[None] = []  # as many as threads that do, whoever adds meanwhile
         self.times_taken = 0
 
     def take(self) -> None:
         """Wait for it."""
+        self._waiting.append(None)
         self._lock.acquire()
+        self._waiting.pop()
         self.times_taken += 1
 
     def pass_on(self) -> None:
@@ -43,13 +46,13 @@ class Turn:
             return False
         return True
 
-    def is_waiting(self) -> bool:
+    def is_awake(self) -> bool:
         """Whether some thread has it and waits for a request."""
         return self._lock.locked() and not self._kept
 
-    def is_free(self) -> bool:
-        """Whether no thread has it."""
-        return not self._lock.locked()
+    def is_left(self) -> bool:
+        """Whether no thread has it, nor waits for it."""
+        return not self._lock.locked() and not self._waiting
 
     def pass_on_overdue(self, now: float) -> None:
         """Take it away from a thread that keeps it too long."""

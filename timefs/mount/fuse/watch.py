@@ -16,7 +16,7 @@ LOOK_SECONDS: Final = 0.02
 """How often it is looked whether a request is stuck."""
 
 HANDOVER_SECONDS: Final = 0.005
-"""A turn that nobody took within this is not just being handed over: all threads are at work."""
+"""A turn that nobody has or takes within this was not just put down between two requests."""
 
 LOOKS_BEFORE_REST: Final = 25
 
@@ -47,9 +47,9 @@ class Watch:
         while not self._ended:
             self._turn.pass_on_overdue(time.perf_counter())
             self._requests.give_up_unwanted()
-            if self._is_turn_left():
+            if self._are_all_at_work():
                 all_at_work()
-            looks = looks + 1 if self._turn.is_waiting() else 0
+            looks = looks + 1 if self._turn.is_awake() else 0
             if looks > LOOKS_BEFORE_REST and not self._requests.signalled:
                 self._rest()
                 looks = 0
@@ -58,12 +58,12 @@ class Watch:
     def _rest(self) -> None:
         self._woken.clear()
         self.at_rest = True
-        if self._turn.is_waiting():  # who began to work before that was not asked to wake us
+        if self._turn.is_awake():  # who began to work before that was not asked to wake us
             self._woken.wait()
 
-    def _is_turn_left(self) -> bool:
-        if not self._turn.is_free():
+    def _are_all_at_work(self) -> bool:
+        if not self._turn.is_left():
             return False
         times_taken = self._turn.times_taken
         time.sleep(HANDOVER_SECONDS)
-        return self._turn.is_free() and self._turn.times_taken == times_taken
+        return self._turn.is_left() and self._turn.times_taken == times_taken

@@ -16,13 +16,14 @@ import logging
 import os
 import select
 from collections.abc import Callable
+from mmap import mmap
 from time import perf_counter
 from typing import Final
 
 from store.budget import serve_under
 from timefs.mount.fuse.operations import Operations
 from timefs.mount.fuse.protocol import ARGUMENTS, IN_HEADER, INTERRUPT_IN, OUT_HEADER, Opcode
-from timefs.mount.fuse.pruning import prune
+from timefs.mount.fuse.pruning import Pruning
 from timefs.mount.fuse.requests import Request, Requests
 from timefs.mount.fuse.turn import Turn
 from timefs.mount.fuse.watch import Watch
@@ -87,8 +88,7 @@ class Shared:
         self.turn = Turn()
         self.watch = Watch(self.turn, self.requests)
         self.quick: set[int] = set(_SHORT)
-        self.minor = 0
-        """Of the protocol's version that was agreed on."""
+        self.pruning = Pruning()
         operations.silent[Opcode.INTERRUPT] = self._interrupt
 
     def _interrupt(self, request: memoryview, _node_id: int) -> None:
@@ -101,8 +101,8 @@ class Worker:
     def __init__(self, device: int, shared: Shared) -> None:
         self._device = device
         self._shared = shared
-        self._request = memoryview(bytearray(REQUEST_BYTES))
-        self._reply = memoryview(bytearray(OUT_HEADER.size + READ_BYTES_MAX))
+        self._request = memoryview(mmap(-1, REQUEST_BYTES))  # takes memory where it is used
+        self._reply = memoryview(mmap(-1, OUT_HEADER.size + READ_BYTES_MAX))
         self._body = self._reply[OUT_HEADER.size :]
         self._arrivals = _Arrivals(device, self._request)
         self._has_turn = False
@@ -182,7 +182,7 @@ class Worker:
         if failed == 0 and opcode in operations.afterwards:
             self._work_afterwards(operations.afterwards[opcode])
         if opcode in _GRANTS and (surplus := operations.surplus()):
-            prune(self._device, self._shared.minor, surplus)
+            self._shared.pruning.prune(self._device, surplus)
 
     def _work_afterwards(self, operate: Callable[[memoryview], None]) -> None:
         """What nobody waits for may cost no more than a request."""
