@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Generator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -74,15 +75,13 @@ def test_what_the_kernel_holds_is_bounded_and_stays_what_it_is(
 
 @pytest.mark.system
 @pytest.mark.root
-def test_a_folder_that_is_somebodys_stays_where_it_is(
-    filesystem: FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path / "0")
-    numbers(tmp_path)
-    numbers(tmp_path)
-    assert len(filesystem.handles) < HELD + 2 * handles.PRUNED_TOGETHER
-    assert os.getcwd() == str(tmp_path / "0")  # noqa: PTH109 - what the kernel says
-    assert Path("0-1").read_bytes() == b"0-1"
+def test_a_folder_that_is_somebodys_stays_where_it_is(filesystem: FileSystem, tmp_path: Path):
+    with chdir(tmp_path / "0"):
+        numbers(tmp_path)
+        numbers(tmp_path)
+        assert len(filesystem.handles) < HELD + 2 * handles.PRUNED_TOGETHER
+        assert os.getcwd() == str(tmp_path / "0")  # noqa: PTH109 - what the kernel says
+        assert Path("0-1").read_bytes() == b"0-1"
 
 
 def test_a_listing_keeps_no_more_than_its_reader_may_go_back_to():
