@@ -71,7 +71,7 @@ class Budget:
         used_seconds = thread_time() - self._start
         if used_seconds > seconds:
             raise CostError(f"given up after {seconds:g} s of computing for one request")
-        self._next_check_bytes = self._left_bytes - CHECK_BYTES
+        self._next_check_bytes = max(self._left_bytes - CHECK_BYTES, -1)
         return used_seconds
 
 
