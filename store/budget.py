@@ -39,9 +39,12 @@ class Budget:
         """What is spent is spent from `above`, too. Time counts from the first spending."""
         self._limits = (seconds, size_bytes)
         self._above = above
+        self.renew()
+
+    def renew(self) -> None:
+        """Nothing is spent."""
         self._start: float | None = None  # most requests spend nothing and need no clock
-        self._left_bytes = size_bytes
-        self._next_check_bytes = size_bytes
+        self._left_bytes = self._next_check_bytes = self._limits[1]
         self.cancelled = False
 
     def cancel(self) -> None:

@@ -26,19 +26,43 @@ BREAK_SECONDS: Final = 0.0001
 
 
 class Request(Budget):
-    """One request and its budget. All that are long compute in turn, as one thread would."""
+    """What one thread works on, and its budget. All that are long compute in turn, as one would."""
 
-    __slots__ = ("_others", "_room_at_seconds", "device", "process", "unique")
+    __slots__ = ("_cancelled_unique", "_others", "_room_at_seconds", "device", "process", "unique")
 
-    def __init__(self, others: "Requests", device: int, unique: int, process: int) -> None:
+    def __init__(self, others: "Requests", device: int) -> None:
+        """Nothing yet; its thread reads from `device`, and each answer has to go there."""
         super().__init__()
         self._others = others
+        self._cancelled_unique = 0
         self._room_at_seconds = LONG_SECONDS
         self.device = device
-        self.unique = unique
+        self.unique = 0
+        """The kernel's number of the request, 0 between requests and for what needs no answer."""
+        self.process = 0
+
+    def begin(self, unique: int, process: int) -> None:
+        """A request was read; no other is before this is known, nor an interrupt of it."""
+        self.renew()
+        self._room_at_seconds = LONG_SECONDS
         self.process = process
+        self.unique = unique
+
+    def end(self) -> None:
+        """It is about to be answered, or needs no answer."""
+        self.unique = 0
+        if self._room_at_seconds != LONG_SECONDS:
+            self._others.long.discard(self)
+
+    def give_up(self, unique: int) -> None:
+        """Answer for its thread, and have that end, unless it works on another one already."""
+        self._cancelled_unique = unique
+        self.cancel()
+        with suppress(OSError):  # it has been answered meanwhile
+            os.write(self.device, OUT_HEADER.pack(OUT_HEADER.size, -errno.EINTR, unique))
 
     def check(self) -> float:
+        self.cancelled = self._cancelled_unique == self.unique != 0
         used_seconds = super().check()
         if used_seconds > self._room_at_seconds:
             self._others.make_room(self)
@@ -47,38 +71,31 @@ class Request(Budget):
 
 
 class Requests:
-    """All requests of a mount that have no answer yet."""
+    """What all threads of a mount work on."""
 
     def __init__(self) -> None:
-        self._open: dict[int, Request] = {}
+        self._all: list[Request] = []
         self._signalled: dict[int, Request] = {}
-        self._long: set[Request] = set()
+        self.long: set[Request] = set()
 
-    def begin(self, device: int, unique: int, process: int) -> Request:
-        """A request was read; before any other is, so that no interrupt of it comes first."""
-        request = self._open[unique] = Request(self, device, unique, process)
+    def of_thread(self, device: int) -> Request:
+        """For a thread that begins to serve."""
+        request = Request(self, device)
+        self._all.append(request)
         return request
-
-    def end(self, request: Request) -> None:
-        """It is about to be answered, or needs no answer."""
-        self._open.pop(request.unique, None)  # all FORGETs have the number 0
-        if self._long:
-            self._long.discard(request)
-        if self._signalled:
-            self._signalled.pop(request.unique, None)
 
     def make_room(self, request: Request) -> None:
         """A long request lets others go first, if there are any: each other long one as well."""
-        self._long.add(request)
-        if len(self._open) > 1:
-            time.sleep(BREAK_SECONDS + SLICE_SECONDS * (len(self._long) - 1))
+        self.long.add(request)
+        if any(other.unique for other in self._all if other is not request):
+            time.sleep(BREAK_SECONDS + SLICE_SECONDS * (len(self.long) - 1))
 
     def interrupt(self, unique: int) -> None:
         """Who sent a request was sent a signal; the kernel tells of the first one alone."""
-        request = self._open.get(unique)
-        if request is not None:
-            self._signalled[unique] = request
-            self.give_up_unwanted()
+        for request in self._all:
+            if request.unique == unique:
+                self._signalled[unique] = request
+                self.give_up_unwanted()
 
     @property
     def signalled(self) -> bool:
@@ -87,10 +104,11 @@ class Requests:
 
     def give_up_unwanted(self) -> None:
         """Answer for whoever is to end: at once, whatever the thread at work is stuck in."""
-        for request in list(self._signalled.values()):
-            if wants_end(request.process):
-                self._signalled.pop(request.unique, None)
-                request.cancel()
-                answer = OUT_HEADER.pack(OUT_HEADER.size, -errno.EINTR, request.unique)
-                with suppress(OSError):  # it has been answered meanwhile
-                    os.write(request.device, answer)
+        for unique, request in list(self._signalled.items()):
+            process = request.process
+            is_open = request.unique == unique
+            if is_open and wants_end(process):
+                request.give_up(unique)
+                is_open = False
+            if not is_open:
+                self._signalled.pop(unique, None)

@@ -24,7 +24,7 @@ from store.budget import serve_under
 from timefs.mount.fuse.operations import Operations
 from timefs.mount.fuse.protocol import ARGUMENTS, IN_HEADER, INTERRUPT_IN, OUT_HEADER, Opcode
 from timefs.mount.fuse.pruning import Pruning
-from timefs.mount.fuse.requests import Request, Requests
+from timefs.mount.fuse.requests import Requests
 from timefs.mount.fuse.turn import Turn
 from timefs.mount.fuse.watch import Watch
 
@@ -105,11 +105,13 @@ class Worker:
         self._reply = memoryview(mmap(-1, OUT_HEADER.size + READ_BYTES_MAX))
         self._body = self._reply[OUT_HEADER.size :]
         self._arrivals = _Arrivals(device, self._request)
+        self._work = shared.requests.of_thread(device)
         self._has_turn = False
         self._opcode = 0
 
     def run(self) -> None:
         """Serve, whatever a request does."""
+        serve_under(self._work)
         try:
             while True:
                 try:
@@ -132,7 +134,7 @@ class Worker:
         length = self._arrivals.following(expected=expected)
         _, opcode, unique, node_id, _, _, process, *_ = IN_HEADER.unpack_from(self._request)
         self._opcode = opcode
-        work = self._shared.requests.begin(self._device, unique, process)
+        self._work.begin(unique, process)
         start = perf_counter()
         keeps_turn = opcode in quick
         if keeps_turn:
@@ -142,16 +144,15 @@ class Worker:
             turn.pass_on()
         if watch.at_rest:
             watch.wake()
-        serve_under(work)
         failed, filled = self._operate(opcode, self._request[:length], node_id)
         if opcode in _SHORT:
             is_quick = perf_counter() - start < QUICK_SECONDS
             (quick.add if is_quick else quick.discard)(opcode)
-        self._shared.requests.end(work)
+        self._work.end()
         if keeps_turn:
             self._has_turn = turn.reach_again()
         if failed is not None:
-            self._answer(work, failed, self._reply[: OUT_HEADER.size + filled])
+            self._answer(unique, failed, self._reply[: OUT_HEADER.size + filled])
 
     def _operate(self, opcode: int, request: memoryview, node_id: int) -> tuple[int | None, int]:
         """The error number (0: none, None: send no answer) and the bytes of the body filled."""
@@ -169,10 +170,10 @@ class Worker:
             return (None if opcode in operations.silent else failed), 0
         return None, 0
 
-    def _answer(self, work: Request, failed: int, reply: memoryview) -> None:
+    def _answer(self, unique: int, failed: int, reply: memoryview) -> None:
         """Answer; undo what the kernel would have kept of an answer that it wants no more."""
         operations, opcode = self._shared.operations, self._opcode
-        OUT_HEADER.pack_into(reply, 0, len(reply), -failed, work.unique)
+        OUT_HEADER.pack_into(reply, 0, len(reply), -failed, unique)
         try:
             os.write(self._device, reply)
         except FileNotFoundError:
@@ -186,12 +187,9 @@ class Worker:
 
     def _work_afterwards(self, operate: Callable[[memoryview], None]) -> None:
         """What nobody waits for may cost no more than a request."""
-        work = self._shared.requests.begin(self._device, 0, 0)
-        serve_under(work)
-        try:
-            operate(self._request)
-        finally:
-            self._shared.requests.end(work)
+        self._work.begin(0, 0)
+        operate(self._request)
+        self._work.end()
 
 
 def _is_end(error: OSError) -> bool:
