@@ -43,6 +43,8 @@ class Attributes(NamedTuple):
     """The guest's numbers; None where the file system has none: whoever shows it decides."""
     device: int = 0
     """What a device is, as in st_rdev."""
+    windows_flags: int | None = None
+    """FILE_ATTRIBUTE_…; None where the file system has none."""
 
     def checked(self, where: str) -> "Attributes":
         """The same, for a parser that has the numbers from a guest: all fit what shows them.
@@ -50,7 +52,7 @@ class Attributes(NamedTuple):
         Raises:
             CorruptError: one is larger than any file's can be.
         """
-        mode, size, allocated_bytes, links, *times_ns, owner, group, device = self
+        mode, size, allocated_bytes, links, *times_ns, owner, group, device, flags = self
         for what, number, limit in (
             ("bytes", size, LARGE),
             ("bytes allocated", allocated_bytes, LARGE),
@@ -59,6 +61,7 @@ class Attributes(NamedTuple):
             ("as its owner", owner or 0, SMALL),
             ("as its group", group or 0, SMALL),
             ("as its device", device, SMALL),
+            ("as its flags", flags or 0, SMALL),
         ):
             if not 0 <= number < limit:
                 raise CorruptError(f"{where}: expected a number below {limit}, got {number} {what}")
@@ -70,6 +73,8 @@ class Attributes(NamedTuple):
 
 class Node(ABC):
     """Something with a name in a tree."""
+
+    __slots__ = ()
 
     @property
     @abstractmethod
@@ -106,6 +111,8 @@ They are None where the node itself has to be asked, and never of one that may c
 
 class Folder(Node):
     """A node with names below it."""
+
+    __slots__ = ()
 
     @abstractmethod
     def lookup(self, name: bytes) -> Node:
@@ -145,6 +152,8 @@ class Folder(Node):
 class Leaf(Node):
     """A node with bytes."""
 
+    __slots__ = ()
+
     @abstractmethod
     def open(self) -> Image:
         """The node's bytes. May be kept and read from for as long as wanted."""
@@ -152,6 +161,8 @@ class Leaf(Node):
 
 class Link(Node):
     """A symbolic link."""
+
+    __slots__ = ()
 
     @abstractmethod
     def target(self) -> bytes:

@@ -1,5 +1,6 @@
 """A mount of a small history in memory as a process of its own: MODE MOUNTPOINT REPOSITORY LOG."""
 
+import logging
 import os
 import sys
 from collections.abc import Generator
@@ -47,6 +48,7 @@ def broken() -> Generator[Folder, None, None]:
 
 
 def main() -> int:
+    logging.basicConfig(format="%(message)s")
     mode, what, mountpoint, repository, log_path = sys.argv[1:]
     open_root = {"small": small, "large": large, "damaged": damaged, "broken": broken}[what]
     try:

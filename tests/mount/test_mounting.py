@@ -76,11 +76,50 @@ def test_a_background_mount_answers_when_the_command_returns(place: Place):
     assert (place.mountpoint / "vm1/latest/disk.bin").read_bytes() == b"one"
     unmount(place.mountpoint)
     assert os.listdir(place.mountpoint) == []
-    for _ in range(100):
-        if place.log.read_text() == "closed\n":
-            break
+    began, ended, closed = until_logged(place, "closed").splitlines()
+    assert began.startswith(f"{place.mountpoint}: mounted by process ")
+    assert ended == f"{place.mountpoint}: the mount ended: it was unmounted"
+    assert closed == "closed"
+
+
+def until_logged(place: Place, last: str) -> str:
+    """What the log says once its last line is there."""
+    for _ in range(200):
+        said = place.log.read_text()
+        if last in said:
+            return said
         time.sleep(0.05)
-    assert place.log.read_text() == "closed\n"
+    raise AssertionError(place.log.read_text())
+
+
+def server_of(place: Place) -> int:
+    """The process that serves a background mount."""
+    return int(place.log.read_text().split("mounted by process ")[-1].split()[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_background_mount_says_which_signal_ended_it(place: Place, number: signal.Signals):
+    assert run(place, "background").returncode == 0
+    os.kill(server_of(place), number)
+    until_logged(place, f"{place.mountpoint}: the mount ended: by {number.name}\n")
+
+
+def test_a_background_mount_that_crashes_says_where(place: Place):
+    assert run(place, "background").returncode == 0
+    os.kill(server_of(place), signal.SIGSEGV)
+    assert "Thread" in until_logged(place, "Fatal Python error: Segmentation fault")
+
+
+def test_the_next_background_mount_says_that_the_last_was_killed(place: Place):
+    assert run(place, "background").returncode == 0
+    killed = server_of(place)
+    os.kill(killed, signal.SIGKILL)
+    subprocess.run(["umount", "-l", place.mountpoint], timeout=30, check=True)
+    for _ in range(2):
+        assert run(place, "background").returncode == 0
+        unmount(place.mountpoint)
+        until_logged(place, "closed")
+    assert place.log.read_text().count(f"process {killed} ended without a word: killed?\n") == 1
 
 
 def test_a_background_mount_reports_what_its_server_raised(place: Place):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from store.errors import CorruptError
+from store.errors import CorruptError, InterruptError
 from tests.timetree.memory_tree import MemoryFile, MemoryFolder
 from timefs.mount.failures import Failures
 from timefs.mount.listing import Listing
@@ -64,3 +64,27 @@ def test_damage_met_ahead_is_said_behind_what_came_before_it_and_each_time():
     for _ in range(2):
         with pytest.raises(CorruptError, match="second thousand"):
             listing.page(1000, 200)
+
+
+class Interrupted(MemoryFolder):
+    """A folder whose first reader is interrupted half way."""
+
+    begun = 0
+
+    def entries(self) -> Iterator[Entry]:
+        self.begun += 1
+        for name in NAMES[:1000]:
+            yield Entry(name, MemoryFile(name, b""))
+        if self.begun == 1:
+            raise InterruptError("given up: whoever asked no longer waits")
+        for name in NAMES[1000:]:
+            yield Entry(name, MemoryFile(name, b""))
+
+
+def test_a_reader_who_was_interrupted_breaks_no_listing_for_others():
+    listing = Listing(Interrupted(b"folder", {}), 1, Failures())
+    assert names(listing, 0, 500) == NAMES[:500]
+    with pytest.raises(InterruptError):
+        listing.page(500, 1000)
+    assert names(listing, 500, 1000) == NAMES[500:1500]
+    assert names(listing, 1500, 1000) == NAMES[1500:]

@@ -58,6 +58,9 @@ class NtfsFile(MemoryFile):
                   b"user.Zone.Identifier": b"[ZoneTransfer]\r\nZoneId=3\r\n"}  # fmt: skip
         super().__init__(name, content, xattrs=xattrs)
 
+    def attributes(self) -> Attributes:
+        return super().attributes()._replace(windows_flags=0x22)  # hidden, archive
+
 
 @cache
 def report(number: int) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from store.errors import CorruptError, UnsupportedError
 from tests.share.serve_memory import EVERYONE, NtfsFile, descriptor
 from tests.timetree.memory_tree import TIME_NS, MemoryFile, MemoryFolder
-from timefs.share.attributes import DOS_ATTRIBUTES, NT_ACL, SambaAttributes
+from timefs.share.attributes import DOS_ATTRIBUTES, NT_ACL, SambaAttributes, dos_attributes
 
 TICKS = TIME_NS // 100 + 116_444_736_000_000_000
 STREAM = b"user.DosStream.Zone.Identifier:$DATA"
@@ -25,9 +25,8 @@ def test_dos_attributes_are_the_guests_with_its_creation_time():
 
 def test_what_says_how_windows_stores_a_file_is_not_shown():
     """A client that believes in a reparse point, or in sparse ranges, asks for more."""
-    stored = (0x0001_FFFF).to_bytes(4, "little")
-    node = MemoryFile(b"file", b"", xattrs={b"system.ntfs_attrib": stored})
-    (flags,) = struct.unpack_from("<I", shown(node)[DOS_ATTRIBUTES], 12)
+    stored = NtfsFile(b"file", b"").attributes()._replace(windows_flags=0x0001_FFFF)
+    (flags,) = struct.unpack_from("<I", dos_attributes(stored), 12)
     assert flags & (0x200 | 0x400 | 0x800 | 0x4000 | 0x10) == 0
     assert flags & 0x27 == 0x27
 

@@ -1,6 +1,6 @@
 """`timefs restore`: copy a file, a folder or a whole disk out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -9,7 +9,7 @@ from store.errors import IncompleteError, NotFoundError, UsageError
 from timefs.cli.progress import progress_bar
 from timefs.cli.session import Session, human_bytes, pass_session, path_names
 from timefs.restore import Restore, content_bytes
-from timefs.tree import Attributes, Entry, Folder, Leaf, Node
+from timefs.tree import Attributes, Entry, Folder, Leaf, Listed, Node
 
 
 class CapturedFiles(Folder):
@@ -22,14 +22,34 @@ class CapturedFiles(Folder):
     def identity(self) -> bytes:
         return self._instant.identity
 
+    @property
+    def frozen(self) -> bool:
+        return self._instant.frozen
+
     def attributes(self) -> Attributes:
         return self._instant.attributes()
+
+    def xattrs(self) -> Mapping[bytes, bytes]:
+        return self._instant.xattrs()
 
     def lookup(self, name: bytes) -> Node:
         return self._instant.lookup(name)
 
+    def answer_frozen(self, name: bytes) -> bool:
+        return self._instant.answer_frozen(name)
+
     def entries(self) -> Iterator[Entry]:
         return (entry for entry in self._instant.entries() if isinstance(entry.node, Leaf))
+
+    def entries_with_attributes(self) -> Iterator[Sequence[Listed]]:
+        for part in self._instant.entries_with_attributes():
+            yield [listed for listed in part if isinstance(listed[1], Leaf)]
+
+    def leaf_again(self, identity: bytes) -> Node | None:
+        return self._instant.leaf_again(identity)
+
+    def shown_identity(self) -> bytes:
+        return self._instant.shown_identity()
 
 
 def wanted(node: Node, names: list[str], path: str) -> Node:

@@ -5,6 +5,7 @@ process without other threads. The server is a grandchild in a session of its ow
 repository itself, because threads and database connections do not survive a fork.
 """
 
+import faulthandler
 import logging
 import os
 from contextlib import suppress
@@ -13,10 +14,14 @@ from typing import Final, NoReturn
 
 import store.errors
 from store.errors import TimefsError
-from timefs.mount.mounting import OpenRoot, mount_foreground
+from timefs.mount import mounting
+from timefs.mount.mounting import BEGAN, ENDED, OpenRoot, mount_foreground
 from timefs.mount.points import check_mountpoint
 
 _READY: Final = b"ready"
+
+_TAIL_BYTES: Final = 1 << 20
+"""Of the log, in which the beginning of the last mount is looked for."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ def mount_background(
         os.setsid()
         if os.fork() == 0:
             _leave_terminal(output)
+            _say_how_the_last_ended(mountpoint, log_path)
             _serve(writer, open_root, mountpoint, repository.absolute(), allow_other)
         os._exit(0)
     os.close(output)
@@ -66,11 +72,34 @@ def _leave_terminal(output: int) -> None:
     os.dup2(output, 2)
 
 
+def _say_how_the_last_ended(mountpoint: Path, log_path: Path) -> None:
+    """A server that was killed outright could not say so itself."""
+    start = max(0, log_path.stat().st_size - _TAIL_BYTES)
+    with log_path.open(errors="replace") as file:
+        file.seek(start)
+        said = [line for line in file if f"{mountpoint}: " in line]
+    last = next((line for line in reversed(said) if BEGAN in line or ENDED in line), "")
+    process = last.rstrip().rpartition(BEGAN)[2]
+    if BEGAN in last and _has_ended(process):
+        log.warning("%s: process %s ended without a word: killed?", mountpoint, process)
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process is gone, or waits for its parent to be told."""
+    try:
+        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
+
+
 def _serve(
     writer: int, open_root: OpenRoot, mountpoint: Path, repository: Path, allow_other: bool
 ) -> NoReturn:
     """The server's life; says once how it began and never returns into its parent's code."""
     code = 1
+    faulthandler.enable(2)
+    logging.getLogger(mounting.__name__).setLevel(logging.INFO)
     try:
         code = mount_foreground(
             open_root,

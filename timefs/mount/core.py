@@ -12,8 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from store.budget import spend
 from store.errors import IsFolderError, NotFolderError, ReadOnlyError, UsageError
-from store.image import ExtentKind, Image
+from store.image import RUN_COST_BYTES, ExtentKind, Image
 from timefs.mount.failures import Failures, FileSystemError
 from timefs.mount.handles import Handle, Handles, inode_of
 from timefs.mount.listing import NAME_BYTES_MAX, Listing, Record
@@ -79,8 +80,8 @@ class FileSystem:
         frozen = folder.answer_frozen(name)  # before the answer: the watermark may rise meanwhile
         node = folder.lookup(name)
         kept, attributes = seconds_kept(node.frozen), node.attributes()
-        handle = self.handles.grant(node, inode_of(node), parent_id, name)
-        return Found(handle.node_id, handle.inode, attributes, seconds_kept(frozen), kept)
+        handle = self.handles.grant(node, parent_id, name)
+        return Found(handle.node_id, inode_of(node), attributes, seconds_kept(frozen), kept)
 
     def forget(self, node_id: int, lookups: int) -> None:
         """The kernel gives back `lookups` of a node's grants."""
@@ -90,7 +91,7 @@ class FileSystem:
         """A node's attributes; counts as nothing."""
         handle: Handle = self.handles[node_id]
         kept = seconds_kept(handle.node.frozen)
-        return Found(node_id, handle.inode, handle.node.attributes(), 0, kept)
+        return Found(node_id, inode_of(handle.node), handle.node.attributes(), 0, kept)
 
     def readlink(self, node_id: int) -> bytes:
         """Where a symbolic link points."""
@@ -130,6 +131,7 @@ class FileSystem:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise UsageError(f"seek: expected SEEK_DATA or SEEK_HOLE, got {whence}")
         for extent in image.extents(offset, image.size - offset):
+            spend(RUN_COST_BYTES)
             if (extent.kind == ExtentKind.ZERO) == (whence == os.SEEK_HOLE):
                 return max(offset, extent.offset)
         if whence == os.SEEK_DATA:
@@ -160,8 +162,8 @@ class FileSystem:
         """Give listed nodes to the kernel; their node ids, 0 where attributes are unknown."""
         grant, parent_id = self.handles.grant, listing.node_id
         return [
-            0 if attributes is None else grant(node, inode, parent_id, name).node_id
-            for name, inode, _, node, attributes, _ in records
+            0 if attributes is None else grant(node, parent_id, name).node_id
+            for name, _, _, node, attributes, _ in records
         ]
 
     def releasedir(self, handle: int) -> None:

@@ -10,7 +10,7 @@ meets under a second name.
 
 import errno
 from functools import cache
-from itertools import count
+from itertools import count, islice
 from threading import Lock
 from typing import Final
 
@@ -21,16 +21,21 @@ from timefs.tree import Folder, Node
 
 ROOT_ID: Final = 1
 
+HELD_MAX: Final = 105_000
+"""Nodes that the kernel may hold before it is asked to forget those that it met first, some 450
+bytes each. Programs take in up to 100,000 names (fts, of find and du) before they ask for one."""
+
+PRUNED_TOGETHER: Final = 1024
+
 
 class Handle:
     """One node that the kernel knows."""
 
-    __slots__ = ("inode", "lookups", "name", "node", "node_id", "parent_id")
+    __slots__ = ("lookups", "name", "node", "node_id", "parent_id")
 
-    def __init__(self, node_id: int, node: Node, inode: int, parent_id: int, name: bytes) -> None:
+    def __init__(self, node_id: int, node: Node, parent_id: int, name: bytes) -> None:
         self.node_id = node_id
         self.node = node
-        self.inode = inode
         self.parent_id = parent_id
         self.name = name
         self.lookups = 0
@@ -39,6 +44,11 @@ class Handle:
     def key(self) -> object:
         """What tells it from other handles: a folder's place counts, a leaf's does not."""
         return _key(self.node, self.parent_id, self.name)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it has names below it."""
+        return _is_folder(type(self.node))
 
 
 def _key(node: Node, parent_id: int, name: bytes) -> object:
@@ -60,10 +70,12 @@ class Handles:
     """All handles of a mount, by node id."""
 
     def __init__(self, root: Folder) -> None:
-        self._root = Handle(ROOT_ID, root, inode_of(root), ROOT_ID, b"")
+        self._root = Handle(ROOT_ID, root, ROOT_ID, b"")
         self._by_id: dict[int, Handle] = {ROOT_ID: self._root}
         self._by_key: dict[object, Handle] = {}
         self._next_id = count(ROOT_ID + 1)
+        self._pruned_up_to = ROOT_ID
+        self._pruned_held = 1
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -75,13 +87,13 @@ class Handles:
             raise FileSystemError(errno.ESTALE)
         return handle
 
-    def grant(self, node: Node, inode: int, parent_id: int, name: bytes) -> Handle:
+    def grant(self, node: Node, parent_id: int, name: bytes) -> Handle:
         """The handle of a node that is about to be given to the kernel once more."""
         key = _key(node, parent_id, name)
         with self._lock:
             handle = self._by_key.get(key)
             if handle is None:
-                handle = Handle(next(self._next_id), node, inode, parent_id, name)
+                handle = Handle(next(self._next_id), node, parent_id, name)
                 self._by_key[key] = handle
                 self._by_id[handle.node_id] = handle
             handle.lookups += 1
@@ -96,7 +108,22 @@ class Handles:
             handle.lookups -= lookups
             if handle.lookups <= 0:
                 del self._by_id[node_id]
+                if node_id <= self._pruned_up_to:
+                    self._pruned_held -= 1
                 del self._by_key[handle.key]
+
+    def surplus(self) -> list[Handle]:
+        """If there are too many, some of those that were met first; each in its turn, and again."""
+        if len(self._by_id) <= HELD_MAX:
+            return []
+        with self._lock:
+            if self._pruned_held >= len(self._by_id):
+                self._pruned_up_to, self._pruned_held = ROOT_ID, 1
+            start = self._pruned_held  # the oldest come first: behind those that were not forgotten
+            chosen = list(islice(self._by_id.values(), start, start + PRUNED_TOGETHER))
+            self._pruned_up_to = chosen[-1].node_id
+            self._pruned_held += len(chosen)
+        return chosen
 
     def path(self, node_id: int) -> str:
         """Where a node was first met, for messages; as far as it is still known."""

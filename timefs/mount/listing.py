@@ -6,10 +6,13 @@ Thread-safe.
 
 import stat
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import Final, NamedTuple
 
+from store.budget import spend
+from store.errors import InterruptError
 from timefs.mount.failures import Failures
 from timefs.mount.handles import inode_of
 from timefs.tree import Attributes, Folder, Link, Listed, Node
@@ -20,6 +23,9 @@ NAME_BYTES_MAX: Final = 1024
 AHEAD_ENTRIES: Final = 1024
 """Gathered behind the page that was asked for, while the kernel takes that one in: so many that a
 reader seldom waits for a part of a folder that comes at once, as those of NTFS do."""
+
+BEHIND_ENTRIES: Final = 8192
+"""Kept behind a reader, who goes back at most to where the last answer began."""
 
 _LENGTHS: Final = range(1, NAME_BYTES_MAX + 1)
 _DOTS: Final = frozenset({b".", b".."})
@@ -38,16 +44,26 @@ class Record(NamedTuple):
 
 
 class Listing:
-    """What one open folder shows: a snapshot that grows as it is read."""
+    """What one open folder shows: a snapshot that grows as it is read.
+
+    Of a folder that cannot change, what its reader left behind is let go, and gathered again
+    should it be wanted once more.
+    """
 
     def __init__(self, folder: Folder, node_id: int, failures: Failures) -> None:
         self.node_id = node_id
         self.frozen = folder.frozen  # before the entries: the watermark may rise meanwhile
-        self._coming = _records(folder, failures)
-        self._records: list[Record] = []
+        self._afresh = partial(_records, folder, failures)
+        self._coming = self._afresh()
+        self._kept: tuple[int, list[Record]] = 0, []
         self._failure: Exception | None = None
         self._expected = 0
         self._lock = Lock()
+
+    @property
+    def kept(self) -> int:
+        """How many entries it holds."""
+        return len(self._kept[1])
 
     def page(self, position: int, count: int) -> Sequence[Record]:
         """At most `count` entries from a position on; none beyond the end.
@@ -58,10 +74,11 @@ class Listing:
         """
         end = position + count
         self._expected = end + max(count, AHEAD_ENTRIES)
-        if len(self._records) < end:
+        first, records = self._kept
+        if not first <= position <= end <= first + len(records):
             with self._lock:
-                self._gather(end)
-        page = self._records[position:end]  # they only grow: no lock, for others gather meanwhile
+                first, records = self._reaching(position, end)
+        page = records[position - first : end - first]  # no lock: others only add meanwhile
         if not page and self._failure is not None:
             raise self._failure
         return page
@@ -74,12 +91,33 @@ class Listing:
             finally:
                 self._lock.release()
 
+    def _reaching(self, position: int, end: int) -> tuple[int, list[Record]]:
+        """What is kept, with all from `position` to `end` that there is."""
+        if position < self._kept[0]:
+            self._coming, self._failure, self._kept = self._afresh(), None, (0, [])
+        for reached in range(BEHIND_ENTRIES, position, BEHIND_ENTRIES):
+            self._gather(reached)
+            self._let_go(reached)
+        self._let_go(position)
+        self._gather(end)
+        return self._kept
+
+    def _let_go(self, position: int) -> None:
+        first, records = self._kept
+        behind = position - BEHIND_ENTRIES
+        if self.frozen and behind - first > BEHIND_ENTRIES:
+            self._kept = behind, records[behind - first :]
+
     def _gather(self, end: int) -> None:
-        records = self._records
-        if len(records) < end and self._failure is None:
+        first, records = self._kept
+        missing = end - first - len(records)
+        if missing > 0 and self._failure is None:
             try:
-                for record in islice(self._coming, end - len(records)):
+                for record in islice(self._coming, missing):
                     records.append(record)  # one by one: what came before a failure stays
+            except InterruptError:  # of one who asked; others begin again behind what is there
+                self._coming = islice(self._afresh(), first + len(records), None)
+                raise
             except Exception as error:  # noqa: BLE001 - raised behind what came before
                 self._failure = error
 
@@ -98,6 +136,7 @@ def _asked(name: bytes, node: Node, failures: Failures) -> Attributes | None:
     try:
         return node.attributes()
     except Exception as error:  # noqa: BLE001 - whatever it is
+        spend(0)
         failures.errno_of(error, name.decode(errors="backslashreplace"))
         return None
 

@@ -6,6 +6,7 @@ which any thread may use.
 """
 
 import gc
+import logging
 import os
 import signal
 from collections.abc import Callable, Generator
@@ -37,8 +38,14 @@ YOUNG_OBJECTS_MAX: Final = 40_000
 the nodes that the kernel holds again and again, and took 14 % of a first listing; 20,000 took 8 %
 of one of 10,000 names. A closed NTFS volume is such a cycle: some 250 objects, a quarter MiB."""
 
+BEGAN: Final = "mounted by process "
+ENDED: Final = "the mount ended: "
+"""What the log says of a mount."""
+
 _LEAVE_SECONDS: Final = 1.0
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
@@ -112,6 +119,7 @@ def mount_foreground(
     """Mount and serve until unmounted or signalled; answers the exit code.
 
     `portable` goes through libfuse or its like. `ready` is called when the mount answers.
+    How it began and ended is logged.
 
     Raises:
         TimefsError: it cannot be mounted.
@@ -123,10 +131,13 @@ def mount_foreground(
         try:
             show = mounted_portably if portable else mounted
             with show(root, mountpoint, repository, allow_other=allow_other) as server:
+                log.info("%s: %s%d", mountpoint, BEGAN, os.getpid())
                 ready()
                 _wait(server)
         except StoppedError as stopped:
+            log.info("%s: %sby %s", mountpoint, ENDED, stopped)
             return stopped.exit_code
+        log.info("%s: %sit was unmounted", mountpoint, ENDED)
     return 0
 
 
@@ -157,7 +168,8 @@ def _signals_held() -> Generator[None, None, None]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         for number in _STOP_SIGNALS:
-            signal.signal(number, _stop)
+            if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup
+                signal.signal(number, _stop)
         yield
     finally:
         for number, handler in before.items():

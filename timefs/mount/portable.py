@@ -15,11 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
+from store.budget import bounded
 from store.errors import BusyError, DeniedError, TimefsError, UnsupportedError
 from timefs.mount.core import BLOCK_BYTES, FileSystem, Found, Opened
 from timefs.mount.fuse.mounting import detach
@@ -95,7 +97,7 @@ class PathOperations:
         del path
         buffer = bytearray(size)
         try:
-            filled = self._core.read_into(fh, offset, memoryview(buffer))
+            filled = bounded(lambda: self._core.read_into(fh, offset, memoryview(buffer)))
         except Exception as error:  # noqa: BLE001 - the binding would answer EINVAL
             self._fail(error, ROOT_ID)
         return bytes(memoryview(buffer)[:filled])
@@ -115,7 +117,7 @@ class PathOperations:
         """Open the node of a path; the core knows it until it is closed."""
         granted: list[int] = []
         try:
-            handle = operate(self._reach(path, granted)).handle
+            handle = bounded(lambda: operate(self._reach(path, granted)).handle)
         except Exception as error:  # noqa: BLE001 - the binding would answer EINVAL
             self._forget(granted)
             self._fail(error, ROOT_ID)
@@ -128,9 +130,9 @@ class PathOperations:
         yield (".", {}, 0)
         yield ("..", {}, 0)
         try:
-            listing = self._core.listing(fh, 0)
+            listing = bounded(lambda: self._core.listing(fh, 0))
             for position in count(0, _PAGE_ENTRIES):
-                page = listing.page(position, _PAGE_ENTRIES)
+                page = bounded(partial(listing.page, position, _PAGE_ENTRIES))
                 for record in page:
                     about = {"st_mode": record.type_bits, "st_ino": record.inode}
                     yield (record.name.decode(ENCODING), about, 0)
@@ -173,8 +175,8 @@ class PathOperations:
         granted: list[int] = []
         node_id = ROOT_ID
         try:
-            node_id = self._reach(path, granted)
-            return operate(node_id)
+            node_id = bounded(lambda: self._reach(path, granted))
+            return bounded(lambda: operate(node_id))
         except Exception as error:  # noqa: BLE001 - the binding would answer EINVAL
             self._fail(error, node_id)
         finally:

@@ -1,6 +1,6 @@
 """Extended attributes as Samba's modules read them.
 
-Defined here and only here: `SambaAttributes`. Used by the view of the share.
+Defined here and only here: `SambaAttributes` and `dos_attributes`. Used by the view of the share.
 Thread-safe; what it shows is made from a node's own attributes when it is asked for.
 
 Source: Samba 4.17, librpc/idl/xattr.idl (DOSATTRIB version 5, NTACL version 3), vfs_streams_xattr.
@@ -12,7 +12,7 @@ from stat import S_ISDIR
 from typing import Final
 
 from store.errors import CorruptError, UnsupportedError
-from timefs.tree import Node
+from timefs.tree import Attributes, Node
 
 DOS_ATTRIBUTES: Final = b"user.DOSATTRIB"
 NT_ACL: Final = b"security.NTACL"
@@ -49,18 +49,33 @@ _DESCRIPTOR: Final = struct.Struct("<4sIIII")
 """Revision and control, and where in the descriptor owner, group, audit and access lists are."""
 
 
+def dos_attributes(shown: Attributes) -> bytes:
+    """As the guest has them; what has none of its own is neither hidden nor searched."""
+    flags = shown.windows_flags
+    flags = _NOT_INDEXED_FLAG if flags is None else flags & _SHOWN_FLAGS
+    flags |= _FOLDER_FLAG if S_ISDIR(shown.mode) else 0
+    created = min(max(0, shown.created_ns // 100 + _EPOCH_TICKS), _TICKS_MAX)
+    return _DOS_INFO.pack(5, 5, _VALID, flags or _NORMAL_FLAG, created)
+
+
 class SambaAttributes(Mapping[bytes, bytes]):
     """What a node shows of its DOS attributes, creation time, streams and rights."""
 
-    def __init__(self, node: Node, *, with_acl: bool) -> None:
-        """`with_acl`: whether the guest's rights are shown, so that Samba enforces them."""
+    __slots__ = ("_dos", "_node", "_with_acl")
+
+    def __init__(self, node: Node, *, with_acl: bool, dos: bytes | None = None) -> None:
+        """What `node` has; `dos` are its DOS attributes where they are at hand.
+
+        `with_acl`: whether the guest's rights are shown, so that Samba enforces them.
+        """
         self._node = node
         self._with_acl = with_acl
-        self._dos: bytes | None = None
+        self._dos = dos
 
     def __getitem__(self, name: bytes) -> bytes:
         if name == DOS_ATTRIBUTES:
-            self._dos = self._dos or self._dos_attributes()
+            if self._dos is None:
+                self._dos = dos_attributes(self._node.attributes())
             return self._dos
         if name == NT_ACL and self._with_acl:
             return _samba_acl(self._node.xattrs()[_NTFS_ACL])
@@ -86,16 +101,6 @@ class SambaAttributes(Mapping[bytes, bytes]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-    def _dos_attributes(self) -> bytes:
-        """As the guest has them; what has none of its own is neither hidden nor searched."""
-        shown = self._node.attributes()
-        raw = self._node.xattrs().get(_NTFS_FLAGS)
-        is_folder = S_ISDIR(shown.mode)
-        flags = _NOT_INDEXED_FLAG if raw is None else int.from_bytes(raw, "little") & _SHOWN_FLAGS
-        flags |= _FOLDER_FLAG if is_folder else 0
-        created = min(max(0, shown.created_ns // 100 + _EPOCH_TICKS), _TICKS_MAX)
-        return _DOS_INFO.pack(5, 5, _VALID, flags or _NORMAL_FLAG, created)
 
 
 def _fits(own: Mapping[bytes, bytes], name: bytes) -> bool:

@@ -6,18 +6,18 @@ Each node stands before one of the time tree and has its identity. A name is loo
 spelt; only one that is not there is searched for without regard to case.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR
 from typing import Final, NamedTuple
 
 from store.errors import NotFoundError
 from store.image import Image
-from timefs.share.attributes import SambaAttributes
+from timefs.share.attributes import SambaAttributes, dos_attributes
 from timefs.share.names import distinct_names, folded, from_windows
 from timefs.timetree.cache import Cache
 from timefs.timetree.tree import SNAPS, InstantFolder, LiveFolder, MachineFolder
-from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Node
+from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Listed, Node, in_parts
 
 FOLDERS_MAX: Final = 64
 KEPT_NAMES_MAX: Final = 20_000
@@ -58,6 +58,14 @@ class ViewNode(Node):
         self._node = node
         self._kept: SambaAttributes | None = None
 
+    def with_dos_attributes(self, listed: Attributes) -> None:
+        """Keep what Samba asks each listed file for, made of attributes that are at hand."""
+        self._kept = self._samba_attributes(dos_attributes(listed))
+
+    def _samba_attributes(self, dos: bytes | None = None) -> SambaAttributes:
+        with_acl = self._view.rights is Rights.GUEST
+        return SambaAttributes(self._node, with_acl=with_acl, dos=dos)
+
     @property
     def identity(self) -> bytes:
         return self._node.identity
@@ -67,8 +75,10 @@ class ViewNode(Node):
         return self._node.frozen
 
     def attributes(self) -> Attributes:
+        return self.shown(self._node.attributes())
+
+    def shown(self, shown: Attributes) -> Attributes:
         """Of a Linux guest's rights those of others count: its users are not this server's."""
-        shown = self._node.attributes()
         mode = shown.mode
         if S_IFMT(mode) not in _SERVED:
             return shown._replace(mode=S_IFREG, size=0, owner=None, group=None, device=0)
@@ -80,7 +90,7 @@ class ViewNode(Node):
         """Kept where they cannot change: Samba asks for each node's several times."""
         if self._kept is not None:
             return self._kept
-        shown = SambaAttributes(self._node, with_acl=self._view.rights is Rights.GUEST)
+        shown = self._samba_attributes()
         if self.frozen:
             self._kept = shown
         return shown
@@ -100,8 +110,8 @@ class ViewFile(ViewNode, Leaf):
 class ViewWhole(ViewFile):
     """A captured file: it holds what the rights of the files inside it would hide."""
 
-    def attributes(self) -> Attributes:
-        shown = super().attributes()
+    def shown(self, shown: Attributes) -> Attributes:
+        shown = super().shown(shown)
         if self._view.rights is Rights.GUEST:
             return shown._replace(mode=_OWNER_ONLY)
         return shown
@@ -138,13 +148,34 @@ class ViewFolder(ViewNode, Folder):
         return self._folder.answer_frozen(from_windows(name))
 
     def entries(self) -> Iterator[Entry]:
-        nodes = dict(self._folder.entries())
-        if isinstance(self._folder, MachineFolder):
-            nodes.pop(SNAPS, None)  # Samba looks there by name; to people it shows all twice
-        for true, shown in distinct_names(nodes).items():
-            yield Entry(shown, self._shown(nodes[true]))
+        for part in self.entries_with_attributes():
+            for name, node, _ in part:
+                yield Entry(name, node)
 
-    def _shown(self, node: Node) -> Node:
+    def entries_with_attributes(self) -> Iterator[Sequence[Listed]]:
+        """All names are taken in before the first is shown: which are alike is known then."""
+        listed = {each[0]: each for part in self._folder.entries_with_attributes() for each in part}
+        if isinstance(self._folder, MachineFolder):
+            listed.pop(SNAPS, None)  # Samba looks there by name; to people it shows all twice
+        return in_parts(
+            self._listed(name, *listed[true][1:]) for true, name in distinct_names(listed).items()
+        )
+
+    def _listed(self, name: bytes, node: Node, attributes: Attributes | None) -> Listed:
+        shown = self._shown(node)
+        if attributes is None:
+            return name, shown, None
+        shown.with_dos_attributes(attributes)
+        return name, shown, shown.shown(attributes)
+
+    def leaf_again(self, identity: bytes) -> Node | None:
+        node = self._folder.leaf_again(identity)
+        return None if node is None else self._shown(node)
+
+    def shown_identity(self) -> bytes:
+        return self._folder.shown_identity()
+
+    def _shown(self, node: Node) -> ViewNode:
         if isinstance(node, Folder):
             return ViewFolder(self._view, node)
         if isinstance(node, Link):

@@ -7,30 +7,39 @@ long as the volume does. Its identity, which does not change, proves that the no
 the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from stat import S_IFDIR
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from weakref import ref
 
 from store.errors import CorruptError, DeniedError
 from store.image import Image
 from timefs.timetree.disks import Form
+from timefs.timetree.failures import KnownFailures
 from timefs.timetree.opened import Captured, GroupDisks, Guest, Opened
-from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Listed, Node
+from timefs.tree import Attributes, Entry, Folder, Leaf, Link, Listed, Node, in_parts
+
+T = TypeVar("T")
 
 _USER: Final = b"user."
 
 
 class Place(NamedTuple):
-    """Which folder of a parser: how to have it, opened if it is not, and the time it shows."""
+    """Which folder of a parser: how to have it, opened if it is not, and what is known of it."""
 
     guest: Callable[[], Guest]
     time_ns: int
+    failures: KnownFailures
 
 
 class GuestNode(Node):
-    """Stands for a node that is found again by its name below its parent."""
+    """Stands for a node that is found again by its name below its parent.
+
+    The kernel has some hundred thousand of these held.
+    """
+
+    __slots__ = ("_identity", "_name", "_place", "_remembered", "parent")
 
     def __init__(
         self, place: Place, parent: "GuestFolder | None", name: bytes, identity: bytes
@@ -46,10 +55,14 @@ class GuestNode(Node):
         return self._identity
 
     def attributes(self) -> Attributes:
-        return self._node().attributes()
+        return self._tried(b"attributes", lambda: self._node().attributes())
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        return self._node().xattrs()
+        return self._tried(b"xattrs", lambda: self._node().xattrs())
+
+    def _tried(self, what: bytes, ask: Callable[[], T], name: bytes = b"") -> T:
+        """Ask the node something, unless it is known what comes of it."""
+        return self._place.failures.tried((what, self._identity, name), ask)
 
     def remember(self, node: Node) -> None:
         """Take the short way to the node while the volume keeps it."""
@@ -100,29 +113,39 @@ def _nothing() -> None:
 class GuestFolder(GuestNode, Folder):
     """A folder of a guest's volume, or the folder of the disk itself."""
 
+    __slots__ = ()
+
     def attributes(self) -> Attributes:
         if self.parent is not None:
-            return self._node().attributes()
+            return super().attributes()
         time_ns = self._place.time_ns  # without opening the disk
         return Attributes(S_IFDIR | 0o555, 0, 0, 2, time_ns, time_ns, time_ns, time_ns)
 
     def xattrs(self) -> Mapping[bytes, bytes]:
-        return DiskXattrs(self._node) if self.parent is None else self._node().xattrs()
+        return DiskXattrs(self._node) if self.parent is None else super().xattrs()
 
     def shown_identity(self) -> bytes:
-        return self._node().identity
+        return self._tried(b"identity", lambda: self._folder().shown_identity())
 
     def lookup(self, name: bytes) -> Node:
-        return self._stand_in(self._place.guest(), name, self._folder().lookup(name))
+        node = self._tried(b"lookup", lambda: self._folder().lookup(name), name)
+        return self._stand_in(self._place.guest(), name, node)
 
     def entries(self) -> Iterator[Entry]:
         guest = self._place.guest()
-        for name, node in self._folder().entries():
-            yield Entry(name, self._stand_in(guest, name, node))
+        for part in self._parts(lambda: in_parts(self._folder().entries())):
+            for name, node in part:
+                yield Entry(name, self._stand_in(guest, name, node))
+
+    def _parts(self, listed: Callable[[], Iterable[T]]) -> Iterator[T]:
+        """A listing, each part of which is asked for by itself."""
+        coming = self._tried(b"entries", lambda: iter(listed()))
+        while (part := self._tried(b"entries", lambda: next(coming, None))) is not None:
+            yield part
 
     def entries_with_attributes(self) -> Iterator[Sequence[Listed]]:
         guest = self._place.guest()
-        for part in self._folder().entries_with_attributes():
+        for part in self._parts(lambda: self._folder().entries_with_attributes()):
             yield [
                 (name, self._stand_in(guest, name, node, attributes), attributes)
                 for name, node, attributes in part
@@ -181,6 +204,8 @@ class DiskXattrs(Mapping[bytes, bytes]):
 class GuestFile(GuestNode, Leaf):
     """A guest file."""
 
+    __slots__ = ()
+
     def _reached(self) -> Node:
         folder = self.parent.remembered() if self.parent is not None else None
         again = folder.leaf_again(self._identity) if isinstance(folder, Folder) else None
@@ -189,6 +214,9 @@ class GuestFile(GuestNode, Leaf):
         return self._place.guest().nodes.put(self._identity, again)  # several questions follow
 
     def open(self) -> Image:
+        return self._tried(b"open", self._open)
+
+    def _open(self) -> Image:
         node = self._node()
         if not isinstance(node, Leaf):
             raise CorruptError(f"{self._name!a}: expected a file as before")
@@ -198,11 +226,10 @@ class GuestFile(GuestNode, Leaf):
 class GuestLink(GuestNode, Link):
     """A symbolic link of a guest; one that leads out of its disk is not given to anybody."""
 
+    __slots__ = ()
+
     def target(self) -> bytes:
-        node = self._node()
-        if not isinstance(node, Link):
-            raise CorruptError(f"{self._name!a}: expected a link as before")
-        target = node.target()
+        target = self._tried(b"target", self._true_target)
         parts = [part for part in target.split(b"/") if part not in (b"", b".")]
         climbs = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
         room = self.parent.depth() if self.parent is not None else 0
@@ -211,6 +238,12 @@ class GuestLink(GuestNode, Link):
         if b".." in parts[climbs:]:  # what it climbs from may be a link itself
             raise DeniedError(f"{self._name!a}: a link that climbs on its way, to {target!a}")
         return target
+
+    def _true_target(self) -> bytes:
+        node = self._node()
+        if not isinstance(node, Link):
+            raise CorruptError(f"{self._name!a}: expected a link as before")
+        return node.target()
 
 
 @cache
@@ -224,11 +257,11 @@ def _stand_in_kind(kind: type[Node]) -> type[GuestNode]:
 def guest_folder(opened: Opened, captured: Captured, form: Form) -> Folder:
     """The folder that shows a disk; nothing is opened yet."""
     identity = opened.disk_identity(captured) + b"\0" + form.name.encode()
-    place = Place(lambda: opened.guest(captured, form), captured.state.changed_ns)
+    place = Place(lambda: opened.guest(captured, form), captured.state.changed_ns, opened.failures)
     return GuestFolder(place, None, b"", identity)
 
 
 def groups_folder(opened: Opened, disks: GroupDisks) -> Folder:
     """The folder that shows the volumes of groups; nothing is opened yet."""
-    place = Place(lambda: opened.groups(disks), disks.time_ns)
+    place = Place(lambda: opened.groups(disks), disks.time_ns, opened.failures)
     return GuestFolder(place, None, b"", opened.groups_identity(disks))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from stat import S_IFREG
 from typing import Final
 
+from store.budget import spend
 from store.errors import NotFoundError, TimefsError
 from store.history import FileKind, Instant
 from store.image import Image
@@ -128,6 +129,7 @@ class InstantView:
             try:
                 shown = self._shown(name, captured)
             except TimefsError:
+                spend(0)
                 continue
             for shown_name, form in shown:
                 yield Entry(shown_name, self._node(captured, form))

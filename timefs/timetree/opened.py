@@ -6,17 +6,18 @@ instants are looked at. Thread-safe. What a reader holds stays open for it after
 cache.
 """
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from store.errors import CorruptError, TimefsError, UnsupportedError
+from store.budget import bounded_part, spend
+from store.errors import CorruptError, CostError, TimefsError, UnsupportedError
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
 from timefs.guest.siblings import Find
 from timefs.timetree.cache import Cache
 from timefs.timetree.disks import DiskParsers, Form
+from timefs.timetree.failures import KnownFailures
 from timefs.tree import Folder, Node
 
 IMAGES_MAX: Final = 64
@@ -26,6 +27,9 @@ GUEST_NODES_MAX: Final = 16384
 """Of each volume that is open, about 180 bytes each: as many as somebody copies at a time."""
 
 NATURES_MAX: Final = 16384
+NATURE_SECONDS: Final = 2.0
+NATURE_BYTES: Final = 128 << 20
+"""What finding out about one captured file may cost whoever lists an instant of many."""
 
 
 class Captured(NamedTuple):
@@ -51,6 +55,9 @@ class Nature(NamedTuple):
     has_physical_volumes: bool
 
 
+TOO_COSTLY: Final = Nature(is_disk=True, has_volumes=True, has_physical_volumes=False)
+
+
 class GroupDisks(NamedTuple):
     """The disks of an instant on which groups of volumes lie."""
 
@@ -74,6 +81,7 @@ class Opened:
     """The bounded caches of one time tree, by identity."""
 
     def __init__(self, history: History, parsers: DiskParsers) -> None:
+        self.failures = KnownFailures()
         self._history = history
         self._parsers = parsers
         self._images: Cache[bytes, Image] = Cache(IMAGES_MAX)
@@ -114,9 +122,14 @@ class Opened:
         """The files that a captured one directly stands on; decoding says what is wrong with it."""
         if captured.state.kind is FileKind.DISK:
             return ()
+        identity = captured.identity
+
+        def references() -> tuple[str, ...]:
+            return tuple(self._parsers.references(self.image(captured)))
+
         try:
             return self._references.made(
-                captured.identity, lambda: tuple(self._parsers.references(self.image(captured)))
+                identity, lambda: self.failures.tried((b"references", identity), references)
             )
         except (CorruptError, UnsupportedError):
             return ()
@@ -142,9 +155,12 @@ class Opened:
         if captured.state.kind is FileKind.DISK:
             return image
         find = self._find(captured.instant)
-        return self._disks.made(
-            self.disk_identity(captured), lambda: self._parsers.decode(image, find)
-        )
+        identity = self.disk_identity(captured)
+
+        def decoded() -> Image:
+            return self._parsers.decode(image, find)
+
+        return self._disks.made(identity, lambda: self.failures.tried((b"disk", identity), decoded))
 
     def shown(self, captured: Captured, form: Form) -> Image:
         """The disk as a file: raw, or in a container made on read."""
@@ -159,8 +175,16 @@ class Opened:
 
     def nature(self, captured: Captured) -> Nature:
         """What the captured file is; a disk that cannot be decoded has volumes, which then fail."""
-        identity = self.disk_identity(captured)
-        return self._natures.made(identity, lambda: self._nature(captured))
+        try:
+            return self._natures.made(
+                self.disk_identity(captured),
+                lambda: bounded_part(NATURE_SECONDS, NATURE_BYTES, lambda: self._nature(captured)),
+            )
+        except CostError:
+            spend(
+                0
+            )  # a file that costs too much is its own affair, unless the request is at its end
+            return TOO_COSTLY
 
     def _nature(self, captured: Captured) -> Nature:
         image = self.image(captured)
@@ -178,15 +202,17 @@ class Opened:
     def guest(self, captured: Captured, form: Form) -> Guest:
         """The folder of a disk in one of its forms."""
         key = self.disk_identity(captured) + b"\0" + form.name.encode()
-        return self._guests.made(key, lambda: Guest(self._guest_root(captured, form)))
+        return self._opened_guest(key, lambda: self._guest_root(captured, form))
 
     def group_disks(self, files: Iterable[Captured]) -> GroupDisks:
         """Those of an instant's files that have parts in groups of volumes."""
         found: list[Captured] = []
         for captured in files:
-            with suppress(TimefsError):  # whatever needs it will say that it is missing
+            try:
                 if self.nature(captured).has_physical_volumes:
                     found.append(captured)
+            except TimefsError:
+                spend(0)  # whatever needs it will say that it is missing
         return GroupDisks(tuple(found))
 
     def groups_identity(self, disks: GroupDisks) -> bytes:
@@ -197,14 +223,16 @@ class Opened:
     def groups(self, disks: GroupDisks) -> Guest:
         """The folder of the volumes of those disks' groups."""
         identity = self.groups_identity(disks)
-        return self._guests.made(
-            identity,
-            lambda: Guest(
-                self._parsers.group_folder(
-                    [self.disk(captured) for captured in disks.captured], identity, disks.time_ns
-                )
-            ),
-        )
+
+        def root() -> Folder:
+            parts = [self.disk(captured) for captured in disks.captured]
+            return self._parsers.group_folder(parts, identity, disks.time_ns)
+
+        return self._opened_guest(identity, root)
+
+    def _opened_guest(self, identity: bytes, root: Callable[[], Folder]) -> Guest:
+        question = (b"guest", identity)
+        return self._guests.made(identity, lambda: Guest(self.failures.tried(question, root)))
 
     def _guest_root(self, captured: Captured, form: Form) -> Folder:
         parsers = self._parsers

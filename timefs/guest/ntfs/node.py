@@ -75,7 +75,7 @@ class NtfsNode(Node):
         self, file: FileRecord, standard: Standard, mode: int, size: int, allocated: int
     ) -> Attributes:
         """What `stat` shows, given what differs between the kinds of nodes."""
-        created, modified, changed, accessed, _ = standard
+        created, modified, changed, accessed, flags = standard
         return Attributes(
             mode,
             size,
@@ -85,6 +85,7 @@ class NtfsNode(Node):
             (accessed - EPOCH_TICKS) * 100,
             (changed - EPOCH_TICKS) * 100,
             (created - EPOCH_TICKS) * 100,
+            windows_flags=flags,
         ).checked(file.record.where)
 
 

@@ -9,6 +9,7 @@ through the attributes is made for all records together, which is why this is fa
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -265,5 +266,13 @@ def _answers(
         np.where(is_folder, 0, seen.allocated),
         np.where(is_folder, 1, np.maximum(1, links - np.where(links > 1, seen.aliases, 0))),
     )
-    shown = map(Attributes, *(column.tolist() for column in columns), *nanoseconds)
+    shown = map(
+        Attributes,
+        *(column.tolist() for column in columns),
+        *nanoseconds,
+        repeat(None),  # owner
+        repeat(None),  # group
+        repeat(0),  # device
+        standard["flags"].tolist(),
+    )
     return [each if one else None for one, each in zip(usual.tolist(), shown, strict=True)]

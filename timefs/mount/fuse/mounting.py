@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from store.errors import BusyError, DeniedError, NotFoundError, TimefsError
-from timefs.mount.fuse.server import READ_BYTES_MAX
+from timefs.mount.fuse.worker import READ_BYTES_MAX
 
 _MS_RDONLY: Final = 1
 _MS_NOSUID: Final = 2

@@ -35,6 +35,7 @@ from timefs.mount.fuse.protocol import (
     dirent,
     dirent_plus,
 )
+from timefs.mount.handles import Handle
 from timefs.mount.listing import NAME_BYTES_MAX, Listing, Record
 from timefs.tree import Attributes
 
@@ -80,8 +81,18 @@ class Operations:
         self.silent: dict[int, Callable[[memoryview, int], None]] = {
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
-            Opcode.INTERRUPT: _finish_anyway,
         }
+        self.undone: dict[int, Callable[[memoryview], None]] = {
+            Opcode.LOOKUP: self._unlookup,
+            Opcode.OPEN: self._close,
+            Opcode.OPENDIR: self._closedir,
+            Opcode.READDIRPLUS: self._unlist,
+        }
+        """What takes back an answer (its body) that the kernel wanted no more."""
+
+    def surplus(self) -> list[Handle]:
+        """Nodes that the kernel is to forget."""
+        return self._core.handles.surplus()
 
     def errno_of(self, error: Exception, node_id: int) -> int:
         """The error number that a failed request is answered with."""
@@ -97,6 +108,23 @@ class Operations:
             request[start : start + count * FORGET_ONE.size]
         ):
             self._core.forget(node_id, lookups)
+
+    def _unlookup(self, reply: memoryview) -> None:
+        node_id, *_ = ENTRY.unpack_from(reply)
+        self._core.forget(node_id, 1)
+
+    def _unlist(self, reply: memoryview) -> None:
+        at = 0
+        while at < len(reply):
+            self._unlookup(reply[at:])
+            *_, name_bytes, _ = DIRENT.unpack_from(reply, at + ENTRY.size + ATTRIBUTES.size)
+            at += dirent_plus(name_bytes).size
+
+    def _close(self, reply: memoryview) -> None:
+        self._core.release(*HANDLE_IN.unpack_from(reply))
+
+    def _closedir(self, reply: memoryview) -> None:
+        self._core.releasedir(*HANDLE_IN.unpack_from(reply))
 
     def _lookup(self, request: memoryview, node_id: int, reply: memoryview) -> int:
         name = bytes(request[ARGUMENTS:-1])
@@ -116,7 +144,7 @@ class Operations:
     def _shown(self, inode: int, attributes: Attributes) -> tuple[int, ...]:
         """The fields of `ATTRIBUTES`."""
         (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
-         owner, group, device) = attributes  # fmt: skip
+         owner, group, device, _) = attributes  # fmt: skip
         return (
             inode, size, (allocated_bytes + 511) // 512,
             atime_ns // _SECOND_NS, mtime_ns // _SECOND_NS, ctime_ns // _SECOND_NS,
@@ -219,7 +247,7 @@ class Operations:
             node_ids, records, strict=True
         ):
             (mode, size, allocated_bytes, links, mtime_ns, atime_ns, ctime_ns, _,
-             owner, group, device) = attributes or _UNKNOWN  # fmt: skip
+             owner, group, device, _) = attributes or _UNKNOWN  # fmt: skip
             position += 1
             length = len(name)
             shape = dirent_plus(length)
@@ -267,7 +295,3 @@ def _nothing(_request: memoryview, _node_id: int, _reply: memoryview) -> int:
 
 def _refuse(_request: memoryview, _node_id: int, _reply: memoryview) -> int:
     raise FileSystemError(errno.EROFS)
-
-
-def _finish_anyway(_request: memoryview, _node_id: int) -> None:
-    """INTERRUPT: no request takes long enough to be worth abandoning."""

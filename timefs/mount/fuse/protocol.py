@@ -14,6 +14,9 @@ from typing import Final
 MAJOR: Final = 7
 MINOR: Final = 45
 
+PRUNE_MINOR: Final = 45
+"""Since when the kernel takes FUSE_NOTIFY_PRUNE."""
+
 IOC_CLONE: Final = 0x8004E500
 """FUSE_DEV_IOC_CLONE: _IOR(229, 0, uint32_t)."""
 
@@ -56,6 +59,13 @@ class Opcode(IntEnum):
     LSEEK = 46
     COPY_FILE_RANGE = 47
     TMPFILE = 51
+
+
+class Notice(IntEnum):
+    """enum fuse_notify_code, as far as the kernel is told anything."""
+
+    INVALIDATE_ENTRY = 3
+    PRUNE = 9
 
 
 WRITES: Final = frozenset(
@@ -147,6 +157,15 @@ LSEEK_IN: Final = Struct("=QQI4x")
 
 LSEEK_OUT: Final = Struct("=Q")
 """fuse_lseek_out: offset."""
+
+INTERRUPT_IN: Final = Struct("=Q")
+"""fuse_interrupt_in: unique of the request."""
+
+INVALIDATED_ENTRY: Final = Struct("=QI4x")
+"""fuse_notify_inval_entry_out: the parent's node id, name length; the name and a zero follow."""
+
+PRUNED: Final = Struct("=I4x8x")
+"""fuse_notify_prune_out: how many node ids follow."""
 
 FORGET_IN: Final = Struct("=Q")
 """fuse_forget_in: lookups."""

@@ -1,23 +1,14 @@
-"""Serving a mounted /dev/fuse: requests in, answers out, by several threads.
+"""Serving a mounted /dev/fuse: the protocol agreed on, and threads that answer requests.
 
 Defined here and only here: `Server`. Used by timefs.mount.mounting. Each thread has its own clone
-of the device and its own buffers; a READ is answered from the buffer that the image filled, with
-one write and no copy of ours.
-
-Whoever has the turn waits for requests. While requests that are short by nature are quick (READs
-decoded from memory, attributes of a node at hand) it keeps the turn, so that one thread serves and
-the others sleep: two that contend for the interpreter's lock take twice the processor's time and
-are hardly faster. Once one of such a kind had to wait for a disk, and for every other request, the
-turn is passed on before the work begins.
+of the device and its own buffers. While every thread is at work more are started, so that nobody
+waits behind requests that are stuck.
 """
 
-import errno
 import fcntl
 import logging
 import os
-import select
 import threading
-from time import perf_counter
 from typing import Final
 
 from store.errors import DeniedError, UnsupportedError
@@ -36,25 +27,11 @@ from timefs.mount.fuse.protocol import (
     InitFlag,
     Opcode,
 )
+from timefs.mount.fuse.worker import READ_BYTES_MAX, REQUEST_BYTES, Shared, Worker
 
-READ_BYTES_MAX: Final = 1 << 20
-"""Largest READ that the kernel may send; fs.fuse.max_pages_limit of 256 pages."""
+THREADS_MAX: Final = 64
+"""How many requests can be stuck before others wait; each is given up in the end."""
 
-QUICK_SECONDS: Final = 0.002
-"""A request that took longer has waited for something, and others should not wait for it."""
-
-WATCH_SECONDS: Final = 0.00005
-"""How long a server stays awake for the next READ: about what being woken costs."""
-
-_READ: Final = int(Opcode.READ)
-_SHORT: Final = frozenset(
-    {
-        *(Opcode.READ, Opcode.GETATTR, Opcode.GETXATTR),
-        *(Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.FORGET, Opcode.BATCH_FORGET),
-    }
-)
-"""Kinds of requests that keep the turn as long as they are quick; others may open a volume."""
-_REQUEST_BYTES: Final = 1 << 16
 _WRITE_BYTES_MAX: Final = 4096
 _BACKGROUND_MAX: Final = 64
 _CONGESTION: Final = 48
@@ -67,31 +44,8 @@ _FLAGS: Final = (
     | InitFlag.CACHE_SYMLINKS
     | InitFlag.INIT_EXT
 )
-_GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED})
-_AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
 log = logging.getLogger(__name__)
-
-
-class _Arrivals:
-    """Requests as they come: asleep until there is one, or watching where one is expected."""
-
-    def __init__(self, device: int, request: memoryview) -> None:
-        os.set_blocking(device, False)
-        self._device = device
-        self._buffers = [request]
-        self._poll = select.poll()
-        self._poll.register(device, select.POLLIN)
-
-    def following(self, *, expected: bool) -> int:
-        """Put the next request into the buffer; answers its length."""
-        end = perf_counter() + WATCH_SECONDS if expected else 0.0
-        while True:
-            try:
-                return os.readv(self._device, self._buffers)
-            except BlockingIOError:
-                if perf_counter() >= end:
-                    self._poll.poll()
 
 
 class Server:
@@ -99,10 +53,8 @@ class Server:
 
     def __init__(self, device: int, filesystem: FileSystem, threads: int) -> None:
         self._device = device
-        self._operations = Operations(filesystem)
+        self._shared = Shared(Operations(filesystem))
         self._count = threads
-        self._turn = threading.Lock()
-        self._quick: set[int] = set(_SHORT)
         self._threads: list[threading.Thread] = []
 
     def negotiate(self) -> None:
@@ -111,7 +63,7 @@ class Server:
         Raises:
             UnsupportedError: the kernel speaks another protocol.
         """
-        request = bytearray(_REQUEST_BYTES)
+        request = bytearray(REQUEST_BYTES)
         while True:
             length = os.readv(self._device, [request])
             _, opcode, unique, *_ = IN_HEADER.unpack_from(request)
@@ -132,6 +84,7 @@ class Server:
             header = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique)
             os.write(self._device, header + answer)
             if major == MAJOR:
+                self._shared.pruning.minor = min(minor, MINOR)
                 return
 
     def start(self) -> None:
@@ -140,13 +93,32 @@ class Server:
         Raises:
             DeniedError: the device cannot be opened once more.
         """
-        devices = [self._device, *(self._clone() for _ in range(self._count - 1))]
-        for number, device in enumerate(devices):
-            thread = threading.Thread(
-                target=self._serve, args=(device,), name=f"fuse-{number}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+        for device in [self._device, *(self._clone() for _ in range(self._count - 1))]:
+            self._start_worker(device)
+        watch = self._shared.watch
+        threading.Thread(
+            target=watch.run, args=(self._grow,), name="fuse-watch", daemon=True
+        ).start()
+
+    def _start_worker(self, device: int) -> None:
+        name = f"fuse-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, args=(device,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self, device: int) -> None:
+        try:
+            Worker(device, self._shared).run()
+        finally:
+            self._shared.watch.end()
+
+    def _grow(self) -> None:
+        """All threads are at work: start half as many again."""
+        try:
+            for _ in range(min(len(self._threads) // 2, THREADS_MAX - len(self._threads))):
+                self._start_worker(self._clone())
+        except (OSError, DeniedError, RuntimeError) as error:
+            log.warning("/dev/fuse: no more threads for requests: %s", error)
 
     @property
     def serving(self) -> bool:
@@ -166,72 +138,3 @@ class Server:
             raise DeniedError(f"/dev/fuse: {error.strerror}") from error
         fcntl.ioctl(clone, IOC_CLONE, self._device.to_bytes(4, "little"))
         return clone
-
-    def _serve(self, device: int) -> None:
-        """One thread's life: until the mount is gone, whatever a request does."""
-        try:
-            self._answer_requests(device)
-        finally:
-            os.close(device)
-
-    def _answer_requests(self, device: int) -> None:
-        request = memoryview(bytearray(_REQUEST_BYTES))
-        reply = memoryview(bytearray(OUT_HEADER.size + READ_BYTES_MAX))
-        body = reply[OUT_HEADER.size :]
-        arrivals = _Arrivals(device, request)
-        afterwards = self._operations.afterwards
-        quick = self._quick
-        mine, opcode = False, 0
-        try:
-            while True:
-                try:
-                    # A READ that was quick: its reader may want more.
-                    expected = mine and opcode == _READ
-                    if not mine:
-                        mine = self._turn.acquire()
-                    length = arrivals.following(expected=expected)
-                    _, opcode, unique, node_id, *_ = IN_HEADER.unpack_from(request)
-                    if opcode not in quick:
-                        self._turn.release()
-                        mine = False
-                    start = perf_counter()
-                    failed, filled = self._operate(opcode, request[:length], node_id, body)
-                    if opcode in _SHORT:
-                        is_quick = perf_counter() - start < QUICK_SECONDS
-                        (quick.add if is_quick else quick.discard)(opcode)
-                    if failed is not None:
-                        OUT_HEADER.pack_into(reply, 0, OUT_HEADER.size + filled, -failed, unique)
-                        os.write(device, reply[: OUT_HEADER.size + filled])
-                        if failed == 0 and opcode in afterwards:
-                            afterwards[opcode](request)
-                except OSError as error:
-                    if _is_end(error):
-                        return
-        finally:
-            if mine:
-                self._turn.release()
-
-    def _operate(
-        self, opcode: int, request: memoryview, node_id: int, body: memoryview
-    ) -> tuple[int | None, int]:
-        """The error number (0: none, None: send no answer) and the bytes of `body` filled."""
-        operations = self._operations
-        try:
-            handler = operations.handlers.get(opcode)
-            if handler is not None:
-                return 0, handler(request, node_id, body)
-            silent = operations.silent.get(opcode)
-            if silent is None:
-                return errno.ENOSYS, 0
-            silent(request, node_id)
-        except Exception as error:  # noqa: BLE001 - else this thread, and with the last the mount, ends
-            failed = operations.errno_of(error, node_id)
-            return (None if opcode in operations.silent else failed), 0
-        return None, 0
-
-
-def _is_end(error: OSError) -> bool:
-    """Whether the mount is gone; what else is wrong with the device is said and borne."""
-    if error.errno not in _GONE | _AGAIN:
-        log.error("/dev/fuse: %s", error.strerror)
-    return error.errno in _GONE
