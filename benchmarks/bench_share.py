@@ -1,6 +1,6 @@
 """The share beside smbd serving the same files from ext4, in one run, by the same client.
 
-Makes an NTFS volume with one large file, a folder of a thousand names and a tree of small files,
+Makes an NTFS volume with one large file, a folder of `--names` names and a tree of small files,
 captures it twice, shares it, and copies by smbclient: medians of `--rounds` and the ratio. `first`
 is a share just started, whose caches and the kernel's are empty; the rounds after it are `again`.
 Beside the time the processor's is given, of smbd and mount together: it hardly depends on what else
@@ -30,7 +30,6 @@ from timefs.share.view import Rights
 
 USER, PASSWORD = "daemon", "a password"
 TIMEFS = [sys.executable, "-m", "timefs.cli.main"]
-NAMES = 1000
 FOLDERS = 100
 LISTED = "2024-05-01T11-30-{:02d}Z"
 """A second that was never opened before, one each round."""
@@ -88,7 +87,7 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def fill(folder: Path, files: int, large_bytes: int) -> None:
+def fill(folder: Path, files: int, large_bytes: int, count: int) -> None:
     """What is copied; half of each file's bytes can be compressed."""
     chance = random.Random(1)
 
@@ -100,8 +99,8 @@ def fill(folder: Path, files: int, large_bytes: int) -> None:
             large.write(content(1 << 20))
     names = folder / "names"
     names.mkdir()
-    for number in range(NAMES):
-        (names / f"Document {number:04}.txt").write_bytes(content(100))
+    for number in range(count):
+        (names / f"Document {number:05}.txt").write_bytes(content(100))
     for number in range(files):
         place = folder / "tree" / f"{number % FOLDERS:02}"
         place.mkdir(parents=True, exist_ok=True)
@@ -183,7 +182,7 @@ def measures(server: Server, work: Path, base: str) -> dict[str, Cost]:
     prefix = f'cd "{base}"; ' if base else ""
     uses = {
         "large file": "get large.bin /dev/null",
-        "a thousand names": "cd names; ls",
+        "a folder of names": "cd names; ls",
         "small files": f"cd tree; lcd {target}; prompt; recurse; mget *",
     }
     login = server.client("vm1", "quit")
@@ -196,10 +195,10 @@ def unopened(server: Server, round_number: int) -> Cost:
     return server.client("history", f'cd "vm1/{second}/disk/names"; ls') - login
 
 
-def build(work: Path, files: int, large_bytes: int) -> Path:
+def build(work: Path, files: int, large_bytes: int, names: int) -> Path:
     source = work / "files"
     source.mkdir()
-    fill(source, files, large_bytes)
+    fill(source, files, large_bytes, names)
     disk = work / "disk.img"
     make_disk(disk, source)
     repo = [*TIMEFS, "-r", str(work / "repo")]
@@ -213,6 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=10_000, help="small files of the tree")
+    parser.add_argument("--names", type=int, default=1000, help="of the folder that is listed")
     parser.add_argument("--megabytes", type=int, default=256, help="of the large file")
     parser.add_argument("--acl", choices=["guest", "share"], default="share")
     arguments = parser.parse_args()
@@ -220,7 +220,7 @@ def main() -> None:
         work = Path(name).resolve()
         work.chmod(0o755)
         os.environ["XDG_CACHE_HOME"] = str(work / "cache")
-        source = build(work, arguments.files, arguments.megabytes << 20)
+        source = build(work, arguments.files, arguments.megabytes << 20, arguments.names)
         ours: list[dict[str, Cost]] = []
         peers: list[dict[str, Cost]] = []
         with (
@@ -228,7 +228,7 @@ def main() -> None:
             served(work, source, arguments.acl) as peer,
         ):
             for round_number in range(arguments.rounds + 1):
-                fresh = {"a thousand names, never opened": unopened(share, round_number)}
+                fresh = {"its names, never opened": unopened(share, round_number)}
                 ours.append({**measures(share, work, "disk"), **fresh})
                 peers.append(measures(peer, work, ""))
     for what in ours[0]:

@@ -25,7 +25,7 @@ from timefs.mount.fuse.protocol import (
 from timefs.mount.handles import PRUNED_TOGETHER, Handle
 from timefs.mount.memory import give_back
 
-GIVEN_BACK_AFTER: Final = 32 * PRUNED_TOGETHER
+GIVEN_BACK_AFTER: Final = 8 * PRUNED_TOGETHER
 """Nodes pruned, before the memory that they took goes back to the system."""
 
 
