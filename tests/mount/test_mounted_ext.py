@@ -77,14 +77,10 @@ def test_links_lead_into_the_volume_and_never_out_of_it(instant: Path):
     lair = instant / "disk" / "one" / "two" / "three"
     root = instant / "disk"
     assert (lair / "up").resolve() == root.resolve()
-    for name in ("secret", "far"):
+    for name in ("secret", "far", "out"):
         assert (lair / name).readlink() == Path("../../../etc/shadow")
         with pytest.raises(FileNotFoundError):  # not this machine's
             (lair / name).read_bytes()
-    with pytest.raises(PermissionError):
-        (lair / "out").readlink()
-    with pytest.raises(PermissionError):
-        (lair / "out").read_bytes()
     inner = root / "links" / "inner"
     assert (inner / "absolute").read_bytes() == (root / "size-1").read_bytes()
 
