@@ -16,11 +16,11 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from store.digest import digests_of, nonzero_blocks
-from store.digestmap import DigestMap
 from store.errors import DeniedError, IsFolderError, NotFoundError, TimefsError
-from store.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
-from store.stretch import stretches
+from store.format.digest import digests_of, nonzero_blocks
+from store.format.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
+from store.log.digestmap import DigestMap
+from store.ranges import stretches
 
 CHUNK_BYTES: Final = 4 << 20
 CHUNKS_IN_FLIGHT: Final = 4

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from store.backend import DirectoryBackend, sync_folder, translate
-from store.digest import block_digest
 from store.errors import (
     DamagedError,
     ExistsError,
@@ -20,7 +18,9 @@ from store.errors import (
     UnsupportedError,
     WrongKeyError,
 )
-from store.row import BLOCK_BYTES
+from store.format.digest import block_digest
+from store.format.row import BLOCK_BYTES
+from store.objects.backend import DirectoryBackend, sync_folder, translate
 
 REPOSITORY_FORMAT: Final = 1
 DESCRIPTION: Final = "repository.json"

@@ -15,23 +15,23 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from store.backend import DirectoryBackend
-from store.claim import claim
 from store.clock import Clock, SystemClock
 from store.description import describe
-from store.digestmap import DigestMap, page_digests
-from store.duplicates import DuplicateSearch
 from store.errors import DamagedError, ExistsError, NotFoundError
+from store.format.pack import PackIdentity, build_pack, encode_statement, pack_name
+from store.format.row import BLOCK_BYTES, ROW, blocks_of, epoch_of, position, sequence_of
 from store.history import FileKind, FileState, History, Instant
 from store.image import Image
-from store.index import DIGEST_MAPS, Index
-from store.index_schema import EventKind, decode_name, encode_name
-from store.pack import PackIdentity, build_pack, encode_statement, pack_name
-from store.packs import CACHE_BYTES, PackReader
-from store.row import BLOCK_BYTES, ROW, blocks_of, epoch_of, position, sequence_of
-from store.run import PAGE_BYTES, Runs
-from store.snapshot import PageCache, Snapshot
-from store.transaction import Transaction, TransactionIdentity
+from store.index.file_image import PageCache, Snapshot
+from store.index.index import DIGEST_MAPS, Index
+from store.index.run import PAGE_BYTES, Runs
+from store.index.schema import EventKind, decode_name, encode_name
+from store.log.claim import claim
+from store.log.digestmap import DigestMap, page_digests
+from store.log.duplicates import DuplicateSearch
+from store.log.transaction import Transaction, TransactionIdentity
+from store.objects.backend import DirectoryBackend
+from store.packs.reader import CACHE_BYTES, PackReader
 
 log = logging.getLogger(__name__)
 

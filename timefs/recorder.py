@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from capture.rescan import Scan, Source
-from store.digestmap import DigestMap
 from store.errors import TimefsError, UsageError
 from store.history import FileKind
+from store.log.digestmap import DigestMap
 from store.repository import FILE_KINDS, KnownFile, MachineState, Repository
 from timefs.times import spell
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from store.catalog import Catalog
+from store.catalog.catalog import Catalog
 from store.description import create_repository
 from store.repository import Repository
 from tests.cli.program import Place

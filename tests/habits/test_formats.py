@@ -33,7 +33,7 @@ def tables() -> list[Any]:
 
 
 def test_there_are_tables():
-    assert {"store.pack.ENVELOPE", "store.row.ROW", "store.frame.FRAME"} <= {
+    assert {"store.format.pack.ENVELOPE", "store.format.row.ROW", "store.format.frame.FRAME"} <= {
         table.id for table in tables()
     }
 

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from store.backend import Backend
 from store.errors import DamagedError, ExistsError, NotFoundError
-from store.pack import pack_name
+from store.format.pack import pack_name
+from store.objects.backend import Backend
 
 
 class BackendConformance:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from store.backend import DirectoryBackend, translate
 from store.errors import DeniedError, FullError, NotFoundError, ReadOnlyError, TimefsError
-from store.pack import pack_name
+from store.format.pack import pack_name
+from store.objects.backend import DirectoryBackend, translate
 from tests.store.backend_conformance import BackendConformance
 
 

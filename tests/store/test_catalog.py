@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import store.catalog
-import store.transaction
-from store.catalog import Catalog
+import store.catalog.catalog
+import store.log.transaction
+from store.catalog.catalog import Catalog
 from store.description import create_repository
 from store.repository import Repository
 from tests.store.history import write_instants
@@ -60,7 +60,7 @@ def test_answers_are_whole_whether_the_tables_follow_or_not(repository: Reposito
 def test_a_machine_whose_first_capture_was_given_up_is_in_the_log(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store.transaction, "PACK_BLOCKS", 1)
+    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 1)
     transaction = repository.begin(repository.state("vm1"), repository.now_ns())
     transaction.declare(1, "disk", 0)
     for number in range(8):
@@ -74,7 +74,7 @@ def test_a_machine_whose_first_capture_was_given_up_is_in_the_log(
 def test_following_is_cut_into_pieces_of_bounded_size(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store.catalog, "BATCH_PACKS_MAX", 3)
+    monkeypatch.setattr(store.catalog.catalog, "BATCH_PACKS_MAX", 3)
     times = write_instants(repository, "vm1", [b"%d" % number for number in range(8)])
     catalog = catalog_of(repository)
     catalog.follow()
@@ -114,7 +114,7 @@ def test_days_are_partitions(repository: Repository):
 FOLLOWER = """
 import sys
 from pathlib import Path
-from store.catalog import Catalog
+from store.catalog.catalog import Catalog
 from store.repository import Repository
 from tests.store.history import write_instants
 repository = Repository(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.backend import DirectoryBackend
-from store.digest import block_digest, checksum, digests_of, nonzero_blocks, row_check
 from store.errors import DamagedError, UnsupportedError
-from store.frame import FRAME_BLOCKS_MAX, Codec, decode_frame, encode_frame
-from store.pack import (
+from store.format.digest import block_digest, checksum, digests_of, nonzero_blocks, row_check
+from store.format.frame import FRAME_BLOCKS_MAX, Codec, decode_frame, encode_frame
+from store.format.pack import (
     ENVELOPE,
     PackIdentity,
     PackReference,
@@ -24,8 +23,18 @@ from store.pack import (
     pack_name,
     parse_envelope,
 )
-from store.packs import PackReader
-from store.row import ROW, Row, RowKind, decode_rows, encode_rows, epoch_of, position, sequence_of
+from store.format.row import (
+    ROW,
+    Row,
+    RowKind,
+    decode_rows,
+    encode_rows,
+    epoch_of,
+    position,
+    sequence_of,
+)
+from store.objects.backend import DirectoryBackend
+from store.packs.reader import PackReader
 
 KEY = bytes(range(32))
 REPOSITORY = bytes(range(16))

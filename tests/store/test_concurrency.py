@@ -11,9 +11,9 @@ from subprocess import TimeoutExpired
 
 import pytest
 
-from store.claim import claim
 from store.errors import BusyError
 from store.history import FileKind
+from store.log.claim import claim
 from store.repository import FILE_KINDS, MachineState, Repository
 from tests.system.machine import SECONDS, Machine, seeded
 

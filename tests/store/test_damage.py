@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-import store.transaction
-from store.catalog import Catalog, LogEntry
-from store.check import Finding, Report, check
+import store.log.transaction
+from store.catalog.catalog import Catalog, LogEntry
 from store.description import create_repository
 from store.errors import DamagedError
+from store.format.pack import ENVELOPE, parse_envelope
 from store.history import Instant
-from store.index_file import connect
-from store.index_pages import PageKey, stored_checksum
-from store.pack import ENVELOPE, parse_envelope
+from store.index.database import connect
+from store.index.pages import PageKey, stored_checksum
+from store.index.run import RUN
+from store.keep.check import Finding, Report, check
 from store.repository import Repository
-from store.run import RUN
 from timefs.recorder import NamedSource, Order, record, silent
 
 State = dict[tuple[str, int, str], bytes]
@@ -131,14 +131,14 @@ class History:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> History:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.transaction, "PACK_BLOCKS", 4)
+        patch.setattr(store.log.transaction, "PACK_BLOCKS", 4)
         return History(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture
 def history(template: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
     """A copy of the template; what is captured further goes into small packs too."""
-    monkeypatch.setattr(store.transaction, "PACK_BLOCKS", 4)
+    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 4)
     return template.copy_to(tmp_path / "history")
 
 
@@ -349,7 +349,7 @@ def test_a_newest_pack_put_back_meets_no_other_of_its_epoch(history: History):
 def test_a_machine_that_shares_blocks_with_a_lost_pack_heals_too(
     history: History, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store.transaction, "PACK_BLOCKS", 200)
+    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 200)
     shared = random.Random(1).randbytes(800_000)
     history.capture("vm1", big=shared)
     history.capture("vm2", c=shared)

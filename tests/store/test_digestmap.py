@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from store.description import create_repository
-from store.digest import block_digest
-from store.digestmap import UNKNOWN_DIGEST, DigestMap
+from store.format.digest import block_digest
+from store.log.digestmap import UNKNOWN_DIGEST, DigestMap
 from store.repository import KnownFile, Repository
 
 

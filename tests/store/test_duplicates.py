@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-import store.duplicates
-import store.transaction
+import store.log.duplicates
+import store.log.transaction
 from store.description import create_repository
-from store.duplicates import DuplicateSearch, digest_table
 from store.errors import DamagedError
+from store.format.row import DIGEST_BYTES
+from store.log.duplicates import DuplicateSearch, digest_table
+from store.log.transaction import Committed
 from store.repository import Repository
-from store.row import DIGEST_BYTES
-from store.transaction import Committed
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(store.transaction, "PACK_BLOCKS", 100)
+    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 100)
     create_repository(tmp_path / "repo")
     return Repository(tmp_path / "repo", tmp_path / "cache")
 
@@ -101,7 +101,7 @@ def test_a_damaged_pack_serves_no_duplicates_and_hinders_nobody(repository: Repo
 def test_the_newest_digests_are_kept_within_bounds_the_oldest_go(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store.duplicates, "RECENT_MAX", 300)
+    monkeypatch.setattr(store.log.duplicates, "RECENT_MAX", 300)
     search = DuplicateSearch(repository.reader, lambda _prefixes: [], [])
     chosen = random.Random(1)
     packs = [chosen.randbytes(100 * DIGEST_BYTES) for _ in range(20)]
@@ -126,7 +126,7 @@ def test_equal_first_halves_are_told_apart(repository: Repository):
 def test_sampled_packs_are_found_though_few_are_kept(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store.duplicates, "LOADED_MAX", 2)
+    monkeypatch.setattr(store.log.duplicates, "LOADED_MAX", 2)
     for seed in range(6):
         write(repository, f"vm{seed}", b"".join(blocks(100, seed)))
     repository.machines()
@@ -157,8 +157,8 @@ def test_digests_of_a_pack_that_lies_are_not_used(repository: Repository):
 def test_the_newest_digests_are_kept_and_few_are_forgotten_at_once(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store.duplicates, "RECENT_MAX", 256)
-    monkeypatch.setattr(store.duplicates, "TABLE_MAX", 64)
+    monkeypatch.setattr(store.log.duplicates, "RECENT_MAX", 256)
+    monkeypatch.setattr(store.log.duplicates, "TABLE_MAX", 64)
     search = DuplicateSearch(repository.reader, lambda _prefixes: (), [])
     packs = [random.Random(number).randbytes(8 * DIGEST_BYTES) for number in range(100)]
     for number, digests in enumerate(packs):

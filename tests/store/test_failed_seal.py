@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from store.backend import DirectoryBackend
-from store.check import check
 from store.description import create_repository
 from store.errors import ExistsError, FullError
-from store.pack import pack_name
+from store.format.pack import pack_name
+from store.keep.check import check
+from store.objects.backend import DirectoryBackend
 from store.repository import Repository
 from tests.store.history import write_instants
 

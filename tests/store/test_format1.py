@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from store.check import check
 from store.history import FileKind
+from store.keep.check import check
 from store.repository import Repository
 
 FROZEN = Path(__file__).parent / "format1"

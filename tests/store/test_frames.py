@@ -6,12 +6,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from store.backend import DirectoryBackend
 from store.errors import DamagedError
-from store.frame import encode_frame
-from store.pack import PackIdentity, build_pack, encode_statement, pack_name
-from store.packs import PackReader
-from store.row import BLOCK_BYTES, ROW
+from store.format.frame import encode_frame
+from store.format.pack import PackIdentity, build_pack, encode_statement, pack_name
+from store.format.row import BLOCK_BYTES, ROW
+from store.objects.backend import DirectoryBackend
+from store.packs.reader import PackReader
 
 BLOCKS = 8
 FRAMES = 100

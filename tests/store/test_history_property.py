@@ -25,17 +25,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import store.transaction
-from store.catalog import SCHEMAS, Catalog
-from store.check import tables
+import store.log.transaction
+from store.catalog.catalog import SCHEMAS, Catalog
 from store.clock import Clock
 from store.description import create_repository
 from store.history import FileKind
 from store.image import ExtentKind
-from store.index import Index
+from store.index.index import Index
+from store.index.run import PAGE_BYTES
+from store.keep.check import tables
+from store.log.transaction import Transaction
 from store.repository import FILE_KINDS, Repository
-from store.run import PAGE_BYTES
-from store.transaction import Transaction
 from timefs.recorder import NamedSource, Order, record, silent
 
 MACHINE = "vm1"
@@ -115,8 +115,8 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @initialize(blocks=st.sampled_from([3, 40, 8192]), rows=st.sampled_from([16, 1 << 17]))
     def choose_pack_size(self, blocks: int, rows: int) -> None:
-        self.patch.setattr(store.transaction, "PACK_BLOCKS", blocks)
-        self.patch.setattr(store.transaction, "PACK_ROWS_MAX", rows)
+        self.patch.setattr(store.log.transaction, "PACK_BLOCKS", blocks)
+        self.patch.setattr(store.log.transaction, "PACK_ROWS_MAX", rows)
 
     # Writing
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from store.check import tables
 from store.description import create_repository
 from store.errors import TimefsError
-from store.index_file import connect
+from store.index.database import connect
+from store.keep.check import tables
 from store.repository import Repository
 from tests.store.history import write_instants
 

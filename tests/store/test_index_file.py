@@ -9,12 +9,12 @@ from random import Random
 
 import pytest
 
-from store import index as index_module
-from store.check import check
 from store.description import create_repository
 from store.errors import DamagedError
-from store.index_file import connect
-from store.pack import pack_name
+from store.format.pack import pack_name
+from store.index.database import connect
+from store.index.index import index as index_module
+from store.keep.check import check
 from store.repository import Repository
 from tests.store.history import write_instants
 

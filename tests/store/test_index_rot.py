@@ -11,10 +11,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from store import index as index_module
-from store.check import check
 from store.errors import DamagedError
-from store.index_file import (
+from store.index.database import (
     FRAME_BYTES,
     LOG_HEADER,
     SQLITE_PAGE_BYTES,
@@ -23,6 +21,8 @@ from store.index_file import (
     connect,
     log_sums,
 )
+from store.index.index import index as index_module
+from store.keep.check import check
 from store.repository import Repository
 from tests.store.test_index import CONTENTS, contents, dump, index_file, repository
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from store.description import create_repository
 from store.history import FileKind, Instant
 from store.image import ExtentKind, Image
+from store.index.run import PAGE_BYTES
 from store.repository import FILE_KINDS, Repository
-from store.run import PAGE_BYTES
 from tests.fuzz.bounds import bounded_case
 
 SIZE = 2 << 40

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from store.digestmap import DigestMap
+from store.log.digestmap import DigestMap
 
 
 def test_a_working_copy_that_is_gone_is_not_kept_and_no_error(tmp_path: Path):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from store.backend import DirectoryBackend
 from store.description import create_repository
-from store.index import Index
-from store.packs import PackReader
+from store.index.index import Index
+from store.objects.backend import DirectoryBackend
+from store.packs.reader import PackReader
 from store.repository import Repository
 from tests.store.history import write_instants
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from store.check import check
+from store.format.row import BLOCK_BYTES
 from store.history import Instant
+from store.keep.check import check
 from store.repository import Repository
-from store.row import BLOCK_BYTES
 from timefs.cli.session import rfc3339
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store.backend import OPEN_MAX
+from store.objects.backend import OPEN_MAX
 from store.repository import Repository
 from tests.store.history import write_instants
 from tests.system.machine import SECONDS, Machine, seeded

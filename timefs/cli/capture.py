@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from store.catalog import Catalog
+from store.catalog.catalog import Catalog
 from store.errors import IncompleteError, NotFoundError, TimefsError, UsageError
 from timefs.cli.progress import progress_bar
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339

@@ -2,8 +2,8 @@
 
 import click
 
-from store.check import check as check_repository
 from store.errors import DamagedError
+from store.keep.check import check as check_repository
 from timefs.cli.progress import progress_bar
 from timefs.cli.session import Session, human_bytes, pass_session
 

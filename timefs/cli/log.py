@@ -2,7 +2,7 @@
 
 import click
 
-from store.catalog import Catalog
+from store.catalog.catalog import Catalog
 from store.errors import NotFoundError
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import click
 
-from store.backend import translate
 from store.errors import InterruptError, TimefsError, UsageError
+from store.objects.backend import translate
 from timefs import __version__
 from timefs.cli.session import error_line, shared_options
 

@@ -2,7 +2,7 @@
 
 import click
 
-from store.catalog import Catalog
+from store.catalog.catalog import Catalog
 from timefs.cli.session import Session, pass_session
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from store.backend import translate
 from store.errors import (
     CorruptError,
     DeniedError,
@@ -22,6 +21,7 @@ from store.errors import (
     TimefsError,
     UnsupportedError,
 )
+from store.objects.backend import translate
 from timefs.restore.content import write_verified
 from timefs.restore.target import TargetFolder, finish_file
 from timefs.tree import Entry, Folder, Leaf, Link, Node, shown_name

@@ -4,7 +4,7 @@ Defined here and only here: connections to an index, and what lies between SQLit
 page of the database ends in a checksum of its content and number. The write-ahead log brings
 checksums of its own, which SQLite looks at only when it takes over a log that somebody left; here
 every frame is proved when it is read, and a log that breaks off before a commit that it holds is
-damage. Used by store.index. A connection serves one thread at a time.
+damage. Used by store.index.index. A connection serves one thread at a time.
 
 Source: https://sqlite.org/fileformat2.html, sections 1.3 (reserved bytes) and 4 (the log).
 """
@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 import apsw
 import numpy as np
 
-from store.digest import CHECKSUM_BYTES, checksum
 from store.errors import TimefsError
+from store.format.digest import CHECKSUM_BYTES, checksum
 
 SQLITE_PAGE_BYTES: Final = 4096
 """Not to be taken for a page of the index."""

@@ -1,7 +1,7 @@
 """Frames of packs, read and decoded: the blocks of slots that lie one after the other.
 
 Defined here and only here: `FrameTable`, where a pack's slots lie, and `FrameReader` with its
-bounded cache of decoded frames. Used by store.packs. Thread-safe.
+bounded cache of decoded frames. Used by store.packs.reader. Thread-safe.
 """
 
 import threading
@@ -9,11 +9,11 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from store.backend import Backend
 from store.errors import DamagedError, NotFoundError
-from store.frame import decode_frame
-from store.pack import Envelope
-from store.row import BLOCK_BYTES
+from store.format.frame import decode_frame
+from store.format.pack import Envelope
+from store.format.row import BLOCK_BYTES
+from store.objects.backend import Backend
 
 if TYPE_CHECKING:
     from array import array

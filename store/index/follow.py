@@ -1,7 +1,7 @@
 """Following a writer: taking its packs into the index, one transaction at a time.
 
 Defined here and only here: the order in which packs count, what fences a transaction, and when a
-pack is lost. Used by store.index inside one SQLite transaction; no threads. The outcome is a pure
+pack is lost. Used by the index inside one SQLite transaction; no threads. The outcome is a pure
 function of the packs: an index that followed along equals one made at once.
 """
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from store.errors import DamagedError, NotFoundError
-from store.index_apply import TransactionApplier, apply_loss, write_samples
-from store.index_file import Connection
-from store.index_schema import decode_name, encode_name
-from store.pack import pack_name
-from store.packs import Footer, PackReader, frame_table
-from store.row import epoch_of
+from store.format.pack import pack_name
+from store.format.row import epoch_of
+from store.index.apply import TransactionApplier, apply_loss, write_samples
+from store.index.database import Connection
+from store.index.schema import decode_name, encode_name
+from store.packs.reader import Footer, PackReader, frame_table
 
 log = logging.getLogger(__name__)
 

@@ -18,14 +18,14 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from store.errors import DamagedError, NotFoundError, TimefsError
-from store.index_error import OPEN_ROOM_BYTES, WRITE_ROOM_BYTES, boot_id, index_error, need_room
-from store.index_file import Connection, ForeignError, Value, connect
-from store.index_follow import WRITERS, Follower, WriterState, passed, writer_state
-from store.index_pages import page_runs, zeros_until
-from store.index_schema import INDEX_FORMAT, SCHEMA
-from store.pack import pack_name
-from store.packs import PackReader
-from store.run import Runs
+from store.format.pack import pack_name
+from store.index.database import Connection, ForeignError, Value, connect
+from store.index.failures import OPEN_ROOM_BYTES, WRITE_ROOM_BYTES, boot_id, index_error, need_room
+from store.index.follow import WRITERS, Follower, WriterState, passed, writer_state
+from store.index.pages import page_runs, zeros_until
+from store.index.run import Runs
+from store.index.schema import INDEX_FORMAT, SCHEMA
+from store.packs.reader import PackReader
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from blake3 import blake3
 
-from store.row import BLOCK_BYTES, DIGEST_BYTES, Bytes
+from store.format.row import BLOCK_BYTES, DIGEST_BYTES, Bytes
 
 CHECKSUM_BYTES: Final = 8
 

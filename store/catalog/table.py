@@ -2,7 +2,7 @@
 
 Defined here and only here: how a file is named, written and committed. A name holds the writer, the
 range of its pack numbers that the file covers and the checksum of its bytes, so that a torn log, a
-missing file or a changed one is noticed when the table is read. Used by store.catalog. Safe between
+missing file or a changed one is noticed when the table is read. Used by the catalog. Safe between
 processes: two that cover the same packs meet in Delta's commit, and one of them wins.
 """
 
@@ -22,8 +22,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from store.backend import sync_folder
 from store.errors import DamagedError, FullError, TimefsError
+from store.objects.backend import sync_folder
 
 LOG: Final = "_delta_log"
 

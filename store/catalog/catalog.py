@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from store.catalog_table import CatalogTable, erase_table
-from store.claim import claim_catalog
+from store.catalog.table import CatalogTable, erase_table
 from store.errors import BusyError, DamagedError
-from store.index import Index
-from store.pack import PackReference, Statement
-from store.packs import PackReader
-from store.row import RowKind, epoch_of
+from store.format.pack import PackReference, Statement
+from store.format.row import RowKind, epoch_of
+from store.index.index import Index
+from store.log.claim import claim_catalog
+from store.packs.reader import PackReader
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from store.catalog import Catalog
+from store.catalog.catalog import Catalog
 from store.errors import DamagedError, TimefsError
+from store.format.pack import PackReference, pack_name
+from store.format.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
 from store.history import FileState, Instant
-from store.index import Index, WriterState
-from store.index_pages import PageKey, parse_page
-from store.index_schema import SCHEMA
-from store.pack import PackReference, pack_name
-from store.packs import Footer, frame_table
+from store.index.index import Index, WriterState
+from store.index.pages import PageKey, parse_page
+from store.index.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs
+from store.index.schema import SCHEMA
+from store.packs.reader import Footer, frame_table
 from store.repository import Repository
-from store.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
-from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs
 
 
 class Finding(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import zstandard
 
-from store.digest import checksum
 from store.errors import DamagedError, UnsupportedError
-from store.frame import FRAME, Frame
-from store.row import DIGEST_BYTES, ROW, RowKind, Rows, decode_rows, encode_rows
+from store.format.digest import checksum
+from store.format.frame import FRAME, Frame
+from store.format.row import DIGEST_BYTES, ROW, RowKind, Rows, decode_rows, encode_rows
 
 FORMAT: Final = 1
 MAGIC: Final = b"timefsPK"

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import zstandard
 
-from store.digest import checksum
 from store.errors import DamagedError
-from store.row import BLOCK_BYTES
+from store.format.digest import checksum
+from store.format.row import BLOCK_BYTES
 
 FRAME_BLOCKS_MAX: Final = 8
 """32 KiB: what decodes in one step (docs/adr/0009). The format allows 16."""

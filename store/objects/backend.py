@@ -21,7 +21,7 @@ from store.errors import (
     ReadOnlyError,
     TimefsError,
 )
-from store.pack import pack_name
+from store.format.pack import pack_name
 
 OPEN_MAX: Final = 128
 """Objects that a directory backend keeps open for reading."""

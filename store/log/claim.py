@@ -15,8 +15,8 @@ from typing import Final
 
 from blake3 import blake3
 
-from store.backend import translate
 from store.errors import BusyError
+from store.objects.backend import translate
 
 HEX_NAME_BYTES_MAX: Final = 124
 """Of a machine: twice as many and the suffix are what Linux takes as a name."""

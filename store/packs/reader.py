@@ -1,8 +1,8 @@
 """Reading packs: envelopes, statements, digests and decoded blocks, all verified.
 
 Defined here and only here: `PackReader` with its bounded caches of frame tables and digests; the
-decoded frames are store.frames's. Used by the index, transactions, images of instants and check.
-Thread-safe.
+decoded frames are in store.packs.frames. Used by the index, transactions, images of instants and
+check. Thread-safe.
 """
 
 import threading
@@ -13,11 +13,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from store.backend import Backend
-from store.digest import checksum, digests_of, row_check
 from store.errors import DamagedError, NotFoundError
-from store.frames import CACHE_BYTES, FrameReader, FrameTable, missing
-from store.pack import (
+from store.format.digest import checksum, digests_of, row_check
+from store.format.pack import (
     ENVELOPE,
     Envelope,
     Statement,
@@ -26,7 +24,9 @@ from store.pack import (
     pack_name,
     parse_envelope,
 )
-from store.row import BLOCK_BYTES, DIGEST_BYTES
+from store.format.row import BLOCK_BYTES, DIGEST_BYTES
+from store.objects.backend import Backend
+from store.packs.frames import CACHE_BYTES, FrameReader, FrameTable, missing
 
 TABLES_FRAMES_MAX: Final = 1 << 20
 """Frames whose places are kept, 25 bytes each."""

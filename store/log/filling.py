@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from store.frame import FRAME_BLOCKS_MAX, SCATTERED_BLOCKS_MAX, Frame, encode_frame
-from store.pack import PackReference
-from store.row import BLOCK_BYTES, ROW, Row, Rows
-from store.stretch import stretches
+from store.format.frame import FRAME_BLOCKS_MAX, SCATTERED_BLOCKS_MAX, Frame, encode_frame
+from store.format.pack import PackReference
+from store.format.row import BLOCK_BYTES, ROW, Row, Rows
+from store.ranges import stretches
 
 PACK_BLOCKS: Final = 8192
 """A pack is sealed after this many slots: 32 MiB of plain bytes."""

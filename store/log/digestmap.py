@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from store.backend import translate
 from store.errors import DamagedError
-from store.packs import PackReader
-from store.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
-from store.run import LOST_WRITER, Run, Runs
+from store.format.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
+from store.index.run import LOST_WRITER, Run, Runs
+from store.objects.backend import translate
+from store.packs.reader import PackReader
 
 MAGIC: Final = b"timefsDM"
 HEADER_BYTES: Final = 64

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import DamagedError
-from store.index_apply import SAMPLE_MASK
-from store.packs import PackReader
-from store.row import DIGEST_BYTES
+from store.format.row import DIGEST_BYTES
+from store.index.apply import SAMPLE_MASK
+from store.packs.reader import PackReader
 
 RECENT_MAX: Final = 2 << 20
 """Digests of the newest packs that are probed one by one: 8 GiB of blocks, 56 MiB of memory."""

@@ -1,6 +1,6 @@
 """SQLite's errors about the index as ours: what is damage, and what is only the place it is in.
 
-Defined here and only here. Used by store.index. Thread-safe.
+Defined here and only here. Used by store.index.index. Thread-safe.
 """
 
 import os

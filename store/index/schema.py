@@ -1,8 +1,8 @@
 """The index's tables. Derived, private to one machine, and free to change with `INDEX_FORMAT`.
 
-Names need not be UTF-8: they are kept as bytes. Used by store.index and store.index_apply.
-Positions are those of store.row; blobs of runs are arrays of store.run.RUN with a checksum beside
-them.
+Names need not be UTF-8: they are kept as bytes. Used by store.index.index and store.index.apply.
+Positions are those of store.format.row; blobs of runs are arrays of store.index.run.RUN with a
+checksum beside them.
 """
 
 from enum import IntEnum

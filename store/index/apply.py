@@ -1,7 +1,7 @@
 """Applying transactions to the index: a pure function of one writer's packs, in their order.
 
 Defined here and only here: how rows become pages, spans, events and instants, when a page is
-written whole again, and what a lost pack leaves behind. Used by store.index inside one SQLite
+written whole again, and what a lost pack leaves behind. Used by store.index.index inside one SQLite
 transaction; no threads.
 """
 
@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 
 from store.errors import DamagedError
-from store.index_file import Connection
-from store.index_pages import PageKey, page_runs, stored_checksum
-from store.index_schema import EventKind, encode_name
-from store.pack import PackReference, Statement, pack_name
-from store.row import DIGEST_BYTES, INSTANT_FUZZY, RowKind, position
-from store.run import PAGE_BYTES, RUN, Piece, Run, cut, pieces_of_rows, whole_pages
+from store.format.pack import PackReference, Statement, pack_name
+from store.format.row import DIGEST_BYTES, INSTANT_FUZZY, RowKind, position
+from store.index.database import Connection
+from store.index.pages import PageKey, page_runs, stored_checksum
+from store.index.run import PAGE_BYTES, RUN, Piece, Run, cut, pieces_of_rows, whole_pages
+from store.index.schema import EventKind, encode_name
 
 DELTAS_MAX: Final = 32
 """A page's changes are merged after this many entries …"""

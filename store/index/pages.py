@@ -1,17 +1,17 @@
 """Pages of the index: what a stretch of a file is made of at a position.
 
 Defined here and only here: how a page's whole state, its changes and spans become runs. Used by
-store.index (answers) and store.index_apply (merging). Pure questions to one SQLite connection.
+the index (answers) and store.index.apply (merging). Pure questions to one SQLite connection.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from store.digest import checksum
 from store.errors import DamagedError
-from store.index_file import Connection
-from store.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs, paint
+from store.format.digest import checksum
+from store.index.database import Connection
+from store.index.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs, paint
 
 
 class PageKey(NamedTuple):

@@ -14,13 +14,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from store.backend import Backend
-from store.digest import digests_of, nonzero_blocks, row_check
-from store.duplicates import DuplicateSearch, Places
 from store.errors import BusyError, ExistsError
-from store.filling import PACK_BLOCKS, Filling
-from store.pack import PackIdentity, PackReference, build_pack, encode_statement, pack_name
-from store.row import (
+from store.format.digest import digests_of, nonzero_blocks, row_check
+from store.format.pack import PackIdentity, PackReference, build_pack, encode_statement, pack_name
+from store.format.row import (
     BLOCK_BYTES,
     DIGEST_BYTES,
     INSTANT_FUZZY,
@@ -30,7 +27,10 @@ from store.row import (
     RowKind,
     blocks_of,
 )
-from store.stretch import stretches
+from store.log.duplicates import DuplicateSearch, Places
+from store.log.filling import PACK_BLOCKS, Filling
+from store.objects.backend import Backend
+from store.ranges import stretches
 
 PACK_ROWS_MAX: Final = 1 << 17
 """A pack is sealed before it takes more rows than this, and those of one batch."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from store.errors import DamagedError
+from store.format.row import BLOCK_BYTES, blocks_of
 from store.image import Extent, ExtentKind, Image
-from store.packs import PackReader
-from store.row import BLOCK_BYTES, blocks_of
-from store.run import LOST_WRITER, PAGE_BYTES, RECORD, Run, Runs
+from store.index.run import LOST_WRITER, PAGE_BYTES, RECORD, Run, Runs
+from store.packs.reader import PackReader
 
 RUNS_MAX: Final = 1 << 19
 """Runs of parsed pages kept by all snapshots together; a page counts 16. A run takes 45 bytes, and
@@ -45,7 +45,7 @@ class ParsedPage(NamedTuple):
         return writer == 0 and offset == 0 and length == PAGE_BYTES
 
     def run(self, index: int) -> tuple[int, ...]:
-        """The fields of store.run.Run."""
+        """The fields of store.index.run.Run."""
         return RECORD.unpack_from(self.runs, index * RECORD.size)
 
 

@@ -1,0 +1,1 @@
+"""The catalog: all rows as Delta tables behind the packs; derived."""

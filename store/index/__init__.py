@@ -1,0 +1,1 @@
+"""The index: rows sorted for reading, on the machine that reads; derived from packs, and proved."""

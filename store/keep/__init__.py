@@ -1,0 +1,1 @@
+"""Keeping: what looks after a repository's packs."""

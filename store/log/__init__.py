@@ -1,0 +1,1 @@
+"""The log of a machine: changes on their way into packs."""

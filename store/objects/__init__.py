@@ -1,0 +1,1 @@
+"""Objects: where a repository's immutable objects are kept."""

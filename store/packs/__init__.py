@@ -1,0 +1,1 @@
+"""Packs, read and verified."""
