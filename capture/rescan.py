@@ -18,6 +18,7 @@ import numpy as np
 
 from store.errors import DeniedError, IsFolderError, NotFoundError, TimefsError
 from store.format.digest import digests_of, nonzero_blocks
+from store.format.keys import Keys
 from store.format.row import BLOCK_BYTES, DIGEST_BYTES, blocks_of
 from store.log.digestmap import DigestMap
 from store.ranges import stretches
@@ -140,12 +141,12 @@ class Scan:
         self,
         source: Source,
         digest_map: DigestMap,
-        key: bytes,
+        keys: Keys,
         progress: Callable[[int], None],
     ) -> None:
         self._source = source
         self._map = digest_map
-        self._key = key
+        self._keys = keys
         self._progress = progress
         self._known_bytes = digest_map.size
         self._buffers = [bytearray(CHUNK_BYTES) for _ in range(CHUNKS_IN_FLIGHT)]
@@ -210,7 +211,7 @@ class Scan:
         known = self._map.blocks(first, nonzero.size)
         fresh = np.arange(first, first + nonzero.size) >= blocks_of(self._known_bytes)
         filled = np.flatnonzero(nonzero)
-        digests = digests_of(self._key, padded, filled.tolist())
+        digests = digests_of(self._keys.digest, padded, filled.tolist())
         halves = np.frombuffer(digests, np.uint64).reshape(-1, DIGEST_BYTES // 8)
         changed = fresh[filled] | (halves != known[filled]).any(axis=1)
         became_zero = ~nonzero & (fresh | known.any(axis=1))

@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from store.index.index.files import KnownFile
+
 from capture.rescan import Scan, Source
 from store.errors import TimefsError, UsageError
 from store.history import FileKind
 from store.log.digestmap import DigestMap
-from store.repository import FILE_KINDS, KnownFile, MachineState, Repository
+from store.log.machine_logs import MachineState
+from store.repository import Repository
 from timefs.times import spell
 
 NAME_BYTES_MAX: Final = 255
@@ -87,8 +90,8 @@ def record(repository: Repository, order: Order, progress: Progress) -> Recorded
     try:
         for name, path in order.sources:
             sources.append(Source(name, path))
-        with repository.claim(order.machine, wait=order.wait):
-            repository.notice_losses()
+        with repository.logs.claim(order.machine, wait=order.wait):
+            repository.logs.notice_losses()
             return _record(repository, order, sources, progress)
     finally:
         for source in sources:
@@ -129,15 +132,15 @@ def _check_names(order: Order) -> None:
 def _record(
     repository: Repository, order: Order, sources: Sequence[Source], progress: Progress
 ) -> Recorded:
-    state = repository.state(order.machine)
-    known = {file.name: file for file in repository.known_files(state)}
+    state = repository.logs.state(order.machine)
+    known = {file.name: file for file in repository.logs.known_files(state)}
     time_ns = _time(repository, order, state)
     for name in order.drop:
         if name not in known or known[name].dropped:
             raise UsageError(f"{order.machine}: no file {name} to drop")
     for source in sources:
         _check_kind(order.machine, known.get(source.name))
-    transaction = repository.begin(state, time_ns, each_byte_once=True)
+    transaction = repository.logs.begin(state, time_ns, each_byte_once=True)
     maps: list[tuple[int, DigestMap]] = []
     try:
         for name in order.drop:
@@ -151,10 +154,10 @@ def _record(
             if file is None:
                 file = KnownFile(source.name, next_number, FileKind.CONTAINER, 0, 0, dropped=True)
                 next_number += 1
-            digest_map = repository.digest_map(state, file)
+            digest_map = repository.logs.digest_map(state, file)
             maps.append((file.number, digest_map))
-            transaction.declare(file.number, source.name, FILE_KINDS.index(file.kind))
-            scan = Scan(source, digest_map, repository.key, progress.advance)
+            transaction.declare(file.number, source.name, file.kind)
+            scan = Scan(source, digest_map, repository.keys, progress.advance)
             if not scan.run(transaction, file.number):
                 fuzzy.append(source.name)
             read_bytes += scan.read_bytes
@@ -187,7 +190,7 @@ def _check_kind(machine: str, file: KnownFile | None) -> None:
 
 
 def _time(repository: Repository, order: Order, state: MachineState) -> int:
-    now_ns = repository.now_ns()
+    now_ns = repository.clock.now_ns()
     time_ns = now_ns if order.at_ns is None else order.at_ns
     if time_ns > now_ns:
         raise UsageError(f"{order.machine}: expected a time not after now, got {spell(time_ns)}")
@@ -213,10 +216,10 @@ def _keep(
     repository: Repository, state: MachineState, maps: Sequence[tuple[int, DigestMap]]
 ) -> None:
     """The maps now describe the new newest state, unless another capture went on from it."""
-    after = repository.state(state.machine)
+    after = repository.logs.state(state.machine)
     if after.epoch != state.epoch + 1:
         return
-    positions = {file.number: file.position for file in repository.known_files(after)}
+    positions = {file.number: file.position for file in repository.logs.known_files(after)}
     for number, digest_map in maps:
         try:
             digest_map.keep(positions[number])

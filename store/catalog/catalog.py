@@ -21,6 +21,7 @@ from store.errors import BusyError, DamagedError
 from store.format.pack import PackReference, Statement
 from store.format.row import RowKind, epoch_of
 from store.index.index import Index
+from store.index.index.packs import CompletePack, complete_packs
 from store.log.claim import claim_catalog
 from store.packs.reader import PackReader
 
@@ -169,20 +170,14 @@ class Catalog:
     def _batches(self, name: str, writer: int, first: int) -> Iterator[Batch]:
         """What the complete transactions' packs say from a number on."""
         while True:
-            packs = self._index.ask(
-                "SELECT writer, number, epoch, part, last, blocks, bytes, position FROM packs"
-                " WHERE writer = ? AND position > 0 AND number >= ? ORDER BY number LIMIT ?",
-                writer,
-                first,
-                BATCH_PACKS_MAX,
-            )
+            packs = complete_packs(self._index, writer, first, BATCH_PACKS_MAX)
             if not packs:
                 return
-            end = packs[-1][1] + 1
+            end = packs[-1].number + 1
             yield Batch(writer, first, end, self._content(name, writer, packs))
             first = end
 
-    def _content(self, name: str, writer: int, packs: list[Any]) -> pa.Table:
+    def _content(self, name: str, writer: int, packs: list[CompletePack]) -> pa.Table:
         if name == "packs":
             values = zip(PACKS.names, zip(*packs, strict=True), strict=True)
             return pa.Table.from_pydict({name: list(column) for name, column in values}, PACKS)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import DamagedError
+from store.history import FileKind
 
 BLOCK_BYTES: Final = 4096
 """What a slot holds; a shorter piece is padded with zeros."""
@@ -46,6 +47,9 @@ class RowKind(IntEnum):
 
 
 INSTANT_FUZZY: Final = 1
+
+FILE_KINDS: Final = (FileKind.CONTAINER, FileKind.DISK)
+"""What `flags` says of a file: the number of a kind is its place here."""
 
 ROW: Final = np.dtype(
     [

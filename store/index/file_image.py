@@ -1,6 +1,6 @@
-"""Snapshots: a captured file's bytes as they were at a position.
+"""File images: a captured file's bytes as they were at a position.
 
-Defined here and only here: `Snapshot`, the image that everything else composes onto, and its
+Defined here and only here: `FileImage`, the image that everything else composes onto, and its
 bounded cache of parsed pages. Used by the repository. Stateless reads, thread-safe.
 """
 
@@ -18,7 +18,7 @@ from store.index.run import LOST_WRITER, PAGE_BYTES, RECORD, Run, Runs
 from store.packs.reader import PackReader
 
 RUNS_MAX: Final = 1 << 19
-"""Runs of parsed pages kept by all snapshots together; a page counts 16. A run takes 45 bytes, and
+"""Runs of parsed pages kept by all of them together; a page counts 16. A run takes 45 bytes, and
 100 more where it was proved as the first piece of a row that was cut."""
 
 ROW_AT: Final = RECORD.size - 5 * 4
@@ -92,10 +92,10 @@ def _weight(page: ParsedPage) -> int:
     return len(page.starts) + 16
 
 
-class Snapshot(Image):
+class FileImage(Image):
     """A file of a machine at a position."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # a snapshot is exactly these
+    def __init__(  # noqa: PLR0913, PLR0917  # an image of a file is exactly these
         self,
         pages: PageCache,
         reader: PackReader,

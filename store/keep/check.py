@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from store.catalog.catalog import Catalog
 from store.errors import DamagedError, TimefsError
 from store.format.pack import PackReference, pack_name
 from store.format.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
 from store.history import FileState, Instant
 from store.index.index import Index, WriterState
-from store.index.pages import PageKey, parse_page
+from store.index.index.packs import lost_packs
+from store.index.index.proof import StoredPage, differing_tables, files_of, stored_pages
+from store.index.pages import parse_page
 from store.index.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs
-from store.index.schema import SCHEMA
 from store.packs.reader import Footer, frame_table
 from store.repository import Repository
 
@@ -171,22 +171,22 @@ class Check:
             self._find(f"{where}: its blocks are not those that were digested", slots)
 
     def _check_index(self) -> None:
-        pages = "SELECT writer, file, page, position, runs, checksum FROM pages"
         try:
-            for *key, runs, expected in self._index.each(pages):
-                self._check_page(PageKey(*key), runs, expected)
+            for stored in stored_pages(self._index):
+                self._check_page(stored)
         except DamagedError as error:
             self._find(str(error))
-        for writer, number in self._index.ask("SELECT writer, number FROM lost"):
+        for writer, number in lost_packs(self._index):
             bad = BadSlots(LOST_WRITER, writer, 0, 1 << 32)
             name = pack_name(writer, number)
             self._find(
                 f"pack {name}: the index was made without it; put it back, `timefs rebuild`", bad
             )
 
-    def _check_page(self, key: PageKey, stored: bytes, expected: int) -> None:
+    def _check_page(self, stored: StoredPage) -> None:
+        key = stored.key
         try:
-            runs = parse_page(key, stored, expected)
+            runs = parse_page(*stored)
         except DamagedError as error:
             self._find(str(error))
             return
@@ -220,27 +220,17 @@ class Check:
             again.close()
 
     def _compare(self, again: Index) -> None:
-        for table in tables():
-            question = f"SELECT * FROM {table}"  # noqa: S608  # the schema's own names
-            if set(again.each(question)) != set(self._index.each(question)):
-                self._find(
-                    f"index: table {table} differs from what the packs say; run `timefs rebuild`"
-                )
+        for table in differing_tables(self._index, again):
+            self._find(
+                f"index: table {table} differs from what the packs say; run `timefs rebuild`"
+            )
 
     def _check_catalog(self) -> None:
-        catalog = Catalog(self._repository.root / "catalog", self._index, self._reader)
         try:
-            for difference in catalog.differences():
+            for difference in self._repository.catalog.differences():
                 self._find(difference)
         except TimefsError as error:
             self._find(str(error))
-
-
-def tables() -> list[str]:
-    """The index's tables that the packs determine."""
-    words = SCHEMA.split()
-    named = [words[at + 1] for at, word in enumerate(words) if word == "EXISTS"]
-    return [table for table in named if table != "meta"]
 
 
 def hurt(repository: Repository, bad: BadSlots) -> Iterator[str]:
@@ -249,8 +239,8 @@ def hurt(repository: Repository, bad: BadSlots) -> Iterator[str]:
         machine = next(s.machine for s in repository.index.writers() if s.writer == writer)
         instants: list[Instant] = []
         name = f"file {file}"
-        for instant in repository.instants(machine):
-            state = next((s for s in repository.files(instant) if s.number == file), None)
+        for instant in repository.history.instants(machine):
+            state = next((s for s in repository.history.files(instant) if s.number == file), None)
             if state is None:
                 continue
             name = state.name
@@ -264,12 +254,11 @@ def _candidates(index: Index, bad: BadSlots) -> dict[tuple[int, int], set[int]]:
     """Files by (writer, number), with the pages that may need bad slots; none means all."""
     candidates: dict[tuple[int, int], set[int]] = {}
     if bad.writer == LOST_WRITER:
-        question = "SELECT DISTINCT writer, file FROM events WHERE writer = ?"
-        return {(writer, file): set() for writer, file in index.ask(question, bad.number)}
-    for writer, file, page, blob in index.each("SELECT writer, file, page, runs FROM pages"):
+        return {(bad.number, file): set() for file in files_of(index, bad.number)}
+    for key, blob, _ in stored_pages(index):
         whole = len(blob) // RUN.itemsize * RUN.itemsize
         if _touches(np.frombuffer(blob[:whole], RUN), bad):
-            candidates.setdefault((writer, file), set[int]()).add(page)
+            candidates.setdefault((key.writer, key.file), set[int]()).add(key.page)
     return candidates
 
 

@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from store.errors import BusyError, ExistsError
 from store.format.digest import digests_of, nonzero_blocks, row_check
+from store.format.keys import Keys
 from store.format.pack import PackIdentity, PackReference, build_pack, encode_statement, pack_name
 from store.format.row import (
     BLOCK_BYTES,
     DIGEST_BYTES,
+    FILE_KINDS,
     INSTANT_FUZZY,
     ROW,
     ROW_BLOCKS_MAX,
@@ -27,6 +29,7 @@ from store.format.row import (
     RowKind,
     blocks_of,
 )
+from store.history import FileKind
 from store.log.duplicates import DuplicateSearch, Places
 from store.log.filling import PACK_BLOCKS, Filling
 from store.objects.backend import Backend
@@ -41,7 +44,7 @@ BATCH_BLOCKS: Final = 1024
 PACKS_IN_FLIGHT: Final = 1
 """Packs being compressed or written while the next is filled."""
 
-Keys = npt.NDArray[np.void]
+Digests = npt.NDArray[np.void]
 """Digests, one an element."""
 
 
@@ -73,12 +76,12 @@ class Transaction:
     def __init__(
         self,
         backend: Backend,
-        key: bytes,
+        keys: Keys,
         identity: TransactionIdentity,
         duplicates: DuplicateSearch,
     ) -> None:
         self._backend = backend
-        self._key = key
+        self._keys = keys
         self._identity = identity
         self._duplicates = duplicates
         self._transaction = os.urandom(16)
@@ -100,13 +103,13 @@ class Transaction:
         self._filling.add_row(row._replace(sequence=self._sequence, time_ns=self._time_ns))
         self._sequence += 1
 
-    def declare(self, file: int, name: str, kind: int) -> None:
+    def declare(self, file: int, name: str, kind: FileKind) -> None:
         """Give a file its name and kind; a file must be declared in the transaction it starts."""
         if self._filling.row_count + 1 >= PACK_ROWS_MAX:
             self._seal(last=False)
         self._filling.names.append(name)
         at = len(self._filling.names) - 1
-        self._row(Row(RowKind.FILE, kind, file, at, 0, 0, 0, 0, 0, 0))
+        self._row(Row(RowKind.FILE, FILE_KINDS.index(kind), file, at, 0, 0, 0, 0, 0, 0))
 
     def resize(self, file: int, size: int) -> None:
         """Set a file's size; what it gains must be written, as data or zeros."""
@@ -143,7 +146,7 @@ class Transaction:
             padded = memoryview(bytes(view).ljust(blocks_of(len(view)) * BLOCK_BYTES, b"\0"))
         kept = nonzero_blocks(np.frombuffer(padded, np.uint8))
         wanted = np.flatnonzero(kept).tolist()
-        digests = digests_of(self._key, padded, wanted)
+        digests = digests_of(self._keys.digest, padded, wanted)
         self.blocks(file, offset, len(view), padded, wanted, digests)
         for first, end in stretches(np.flatnonzero(~kept)):
             start = first * BLOCK_BYTES
@@ -185,7 +188,7 @@ class Transaction:
             self._data_rows(file, offset, length, numbered, places, done)
             at += count
 
-    def _places(self, keys: Keys) -> tuple[Places, npt.NDArray[np.int64], int]:
+    def _places(self, keys: Digests) -> tuple[Places, npt.NDArray[np.int64], int]:
         """Places of the blocks with these digests, those of new ones in the pack being filled.
 
         Also which of them are new, and how many there are until the pack is full.
@@ -219,7 +222,7 @@ class Transaction:
         length: int,
         numbers: npt.NDArray[np.int64],
         places: Places,
-        keys: Keys,
+        keys: Digests,
     ) -> None:
         """Join neighbouring blocks in neighbouring slots into rows."""
         firsts, ends = _joined(numbers, places)

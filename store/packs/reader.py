@@ -15,6 +15,7 @@ import numpy as np
 
 from store.errors import DamagedError, NotFoundError
 from store.format.digest import checksum, digests_of, row_check
+from store.format.keys import Keys
 from store.format.pack import (
     ENVELOPE,
     Envelope,
@@ -52,10 +53,10 @@ class PackReader:
     """Reads what packs hold."""
 
     def __init__(
-        self, backend: Backend, repository: bytes, key: bytes, cache_bytes: int = CACHE_BYTES
+        self, backend: Backend, repository: bytes, keys: Keys, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self.backend = backend
-        self._key = key
+        self._keys = keys
         self._repository = repository
         self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[int, int], FrameTable] = OrderedDict()
@@ -233,7 +234,7 @@ class PackReader:
         """The digests of `count` slots from `slot` on, made from the decoded blocks."""
         content = memoryview(bytearray(count * BLOCK_BYTES))
         self.read_into(writer, number, slot * BLOCK_BYTES, content)
-        return digests_of(self._key, content, range(count))
+        return digests_of(self._keys.digest, content, range(count))
 
     def prove(self, writer: int, number: int, slot: int, count: int, check: int) -> None:
         """Prove that a row's check belongs to these slots.

@@ -40,7 +40,7 @@ class Host:
         return record(self.repository, order, silent())
 
     def read(self, *path: bytes) -> bytes:
-        leaf = walk(TimeTree(self.repository).root, path)
+        leaf = walk(TimeTree(self.repository.history).root, path)
         assert isinstance(leaf, Leaf)
         return leaf.open().read(0, 1 << 20)
 

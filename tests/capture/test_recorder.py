@@ -51,11 +51,11 @@ class Machine:
     def at(self, time_ns: int | None = None) -> dict[str, bytes]:
         """All files with their bytes at a time, or at the newest instant."""
         if time_ns is None:
-            time_ns = self.repository.watermark_ns("vm1")
-        instant = self.repository.at("vm1", time_ns)
+            time_ns = self.repository.history.watermark_ns("vm1")
+        instant = self.repository.history.at("vm1", time_ns)
         return {
-            state.name: self.repository.open(instant, state).read(0, state.size)
-            for state in self.repository.files(instant)
+            state.name: self.repository.history.open(instant, state).read(0, state.size)
+            for state in self.repository.history.files(instant)
         }
 
     def packs(self) -> list[Path]:
@@ -195,8 +195,8 @@ def test_a_file_that_moved_continues_its_history(machine: Machine):
     assert done.new_bytes == done.duplicate_bytes == 0
     numbers = {
         state.number
-        for instant in machine.repository.instants("vm1")
-        for state in machine.repository.files(instant)
+        for instant in machine.repository.history.instants("vm1")
+        for state in machine.repository.history.files(instant)
     }
     assert len(numbers) == 1
     assert machine.at(before) == machine.at() == {"disk": content}
@@ -204,7 +204,7 @@ def test_a_file_that_moved_continues_its_history(machine: Machine):
 
 def test_all_files_of_a_capture_share_one_instant(machine: Machine):
     machine.capture(*[machine.put(f"disk{number}", b"x" * number) for number in range(5)])
-    assert len(machine.repository.instants("vm1")) == 1
+    assert len(machine.repository.history.instants("vm1")) == 1
     assert len(machine.at()) == 5
 
 
@@ -245,9 +245,9 @@ def test_a_hole_of_a_tebibyte_is_not_read(machine: Machine):
         file.write(b"middle")
     done = machine.capture(path)
     assert done.read_bytes <= 2 << 20
-    instant = machine.repository.latest("vm1")
-    (state,) = machine.repository.files(instant)
-    image = machine.repository.open(instant, state)
+    instant = machine.repository.history.latest("vm1")
+    (state,) = machine.repository.history.files(instant)
+    image = machine.repository.history.open(instant, state)
     assert image.size == 1 << 40
     assert image.read(0, 6) == b"head\0\0"
     assert image.read((1 << 39) + 4096 + 15, 10) == b"\0\0middle\0\0"
@@ -256,8 +256,8 @@ def test_a_hole_of_a_tebibyte_is_not_read(machine: Machine):
         file.seek((1 << 40) - 3)
         file.write(b"end")
     machine.capture(path)
-    latest = machine.repository.latest("vm1")
-    image = machine.repository.open(latest, machine.repository.files(latest)[0])
+    latest = machine.repository.history.latest("vm1")
+    image = machine.repository.history.open(latest, machine.repository.history.files(latest)[0])
     assert image.read((1 << 40) - 5, 10) == b"\0\0end"
 
 
@@ -398,12 +398,14 @@ def test_a_change_while_reading_makes_the_instant_fuzzy(machine: Machine, how: s
     path.touch()
     done = machine.capture(path, quiet, progress=Progress(silent().start, change))
     assert done.fuzzy == ["disk"]
-    newest = machine.repository.instants("vm1")[-1]
+    newest = machine.repository.history.instants("vm1")[-1]
     assert newest.fuzzy
-    assert machine.repository.latest("vm1") != newest
+    assert machine.repository.history.latest("vm1") != newest
     machine.capture(path, quiet)
     assert machine.at()["disk"] == path.read_bytes()
-    assert machine.repository.latest("vm1").time_ns == machine.repository.watermark_ns("vm1")
+    assert machine.repository.history.latest(
+        "vm1"
+    ).time_ns == machine.repository.history.watermark_ns("vm1")
 
 
 def test_the_newest_fuzzy_instant_is_the_latest_while_there_is_no_other(machine: Machine):
@@ -414,7 +416,9 @@ def test_the_newest_fuzzy_instant_is_the_latest_while_there_is_no_other(machine:
 
     for _ in range(2):
         assert machine.capture(path, progress=Progress(silent().start, change)).fuzzy
-    assert machine.repository.latest("vm1") == machine.repository.instants("vm1")[-1]
+    assert (
+        machine.repository.history.latest("vm1") == machine.repository.history.instants("vm1")[-1]
+    )
 
 
 def test_progress_is_told_the_whole_size_and_reaches_it(machine: Machine):
@@ -484,7 +488,7 @@ def test_a_capture_that_finds_nothing_new_makes_an_instant_that_is_no_change(mac
     machine.capture(disk, notes)
     machine.capture(disk, drop=["notes"])
     machine.capture(disk)
-    every = machine.repository.instants("vm1")
-    changed = machine.repository.changed("vm1")
+    every = machine.repository.history.instants("vm1")
+    changed = machine.repository.history.changed("vm1")
     assert len(every) == 7
     assert [every.index(instant) for instant in changed] == [0, 2, 4, 5]

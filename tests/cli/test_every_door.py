@@ -52,7 +52,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
     listed = place.run("-r", "repo", "--json", "ls", "-R", "vm1/latest").records()
     found = place.run("-r", "repo", "--json", "find", "vm1/latest", "-name", "*").records()
     repository = Repository(folder / "repo", folder / "another cache")
-    with mounted(TimeTree(repository).root, point):
+    with mounted(TimeTree(repository.history).root, point):
         yield House(
             place,
             point / "vm1" / "latest",

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from store.catalog.catalog import Catalog
 from store.description import create_repository
 from store.repository import Repository
 from tests.cli.program import Place
@@ -57,11 +56,11 @@ def test_any_name_that_is_promised_is_stored_logged_and_read(machine: str, file:
         history.capture(machine, file)
         history.capture(machine, file)
         repository = history.repository
-        assert repository.machines() == [machine]
-        catalog = Catalog(repository.root / "catalog", repository.index, repository.reader)
+        assert repository.history.machines() == [machine]
+        catalog = repository.catalog
         catalog.follow()
         assert [entry.machine for entry in catalog.log(machine)] == [machine, machine]
-        root = TimeTree(repository).root
+        root = TimeTree(repository.history).root
         node = walk(root, [name.encode() for name in (machine, "latest", file)])
         assert isinstance(node, Leaf)
         assert node.open().read(0, 4096).decode() == f"{machine}/{file}"
@@ -77,7 +76,7 @@ def test_odd_names_work_in_every_command_and_in_the_mount(place: Place, fuse: No
         assert {record.get("machine") or record["name"] for record in records} == set(ODD), words
     point = place.folder / "mounted"
     point.mkdir()
-    with mounted(TimeTree(history.repository).root, point):
+    with mounted(TimeTree(history.repository.history).root, point):
         assert {path.name for path in point.iterdir()} == set(ODD)
         for name in ODD:
             assert [path.name for path in (point / name / "latest").iterdir()] == [name]
@@ -108,7 +107,7 @@ def test_what_is_shown_of_a_disk_of_the_longest_name_can_be_reached(
     point = place.folder / "mounted"
     point.mkdir()
     stem = name.removesuffix(".img")
-    with mounted(TimeTree(history.repository).root, point):
+    with mounted(TimeTree(history.repository.history).root, point):
         latest = point / "vm1" / "latest"
         shown = {path.name for path in latest.iterdir()}
         assert shown >= {name, f"{stem}.d"}

@@ -10,6 +10,7 @@ import store.catalog.catalog
 import store.log.transaction
 from store.catalog.catalog import Catalog
 from store.description import create_repository
+from store.history import FileKind
 from store.repository import Repository
 from tests.store.history import write_instants
 
@@ -22,7 +23,7 @@ def repository(tmp_path: Path) -> Repository:
 
 def catalog_of(repository: Repository) -> Catalog:
     repository.index.follow(repository.reader)
-    return Catalog(repository.root / "catalog", repository.index, repository.reader)
+    return repository.catalog
 
 
 def test_the_log_says_what_each_instant_changed_and_cost(repository: Repository):
@@ -61,8 +62,8 @@ def test_a_machine_whose_first_capture_was_given_up_is_in_the_log(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 1)
-    transaction = repository.begin(repository.state("vm1"), repository.now_ns())
-    transaction.declare(1, "disk", 0)
+    transaction = repository.logs.begin(repository.logs.state("vm1"), repository.history.now_ns())
+    transaction.declare(1, "disk", FileKind.CONTAINER)
     for number in range(8):
         transaction.write(1, number * 4096, b"never committed %d" % number)
     transaction.abandon()
@@ -84,8 +85,8 @@ def test_following_is_cut_into_pieces_of_bounded_size(
 
 
 def test_a_name_that_is_no_text_does_not_stop_the_catalog(repository: Repository):
-    transaction = repository.begin(repository.state("vm1"), 5)
-    transaction.declare(1, "caf\udce9", 0)
+    transaction = repository.logs.begin(repository.logs.state("vm1"), 5)
+    transaction.declare(1, "caf\udce9", FileKind.CONTAINER)
     transaction.resize(1, 0)
     transaction.instant(5, fuzzy=True)
     transaction.commit()
@@ -96,13 +97,13 @@ def test_a_name_that_is_no_text_does_not_stop_the_catalog(repository: Repository
     with catalog.connect() as connection:
         names = connection.execute("SELECT name FROM names ORDER BY file").fetchall()
     assert names == [("vm1",), ("caf\\xe9",)]
-    (state,) = repository.files(repository.latest("vm1"))
+    (state,) = repository.history.files(repository.history.latest("vm1"))
     assert state.name == "caf\udce9"
 
 
 def test_days_are_partitions(repository: Repository):
     for number, machine in enumerate(("vm1", "vm1", "vm2")):
-        transaction = repository.begin(repository.state(machine), number * 86400 * 10**9)
+        transaction = repository.logs.begin(repository.logs.state(machine), number * 86400 * 10**9)
         transaction.instant(number * 86400 * 10**9, fuzzy=False)
         transaction.commit()
     catalog_of(repository).follow()
@@ -121,7 +122,7 @@ repository = Repository(Path(sys.argv[1]), Path(sys.argv[2]))
 for number in range(5):
     write_instants(repository, sys.argv[3], [b"%d" % number])
     repository.index.follow(repository.reader)
-    Catalog(repository.root / "catalog", repository.index, repository.reader).follow()
+    repository.catalog.follow()
 """
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from store.errors import DamagedError, UnsupportedError
 from store.format.digest import block_digest, checksum, digests_of, nonzero_blocks, row_check
 from store.format.frame import FRAME_BLOCKS_MAX, Codec, decode_frame, encode_frame
+from store.format.keys import Keys
 from store.format.pack import (
     ENVELOPE,
     PackIdentity,
@@ -179,7 +180,7 @@ def test_whole_packs_come_back(
     )
     backend = DirectoryBackend(Path(tmp_path_factory.mktemp("pack")))
     backend.create(pack_name(1, 0), content)
-    reader = PackReader(backend, REPOSITORY, KEY, cache_bytes=64 << 10)
+    reader = PackReader(backend, REPOSITORY, Keys(KEY), cache_bytes=64 << 10)
     assert parse_envelope(content[: ENVELOPE.size], "").total_bytes == len(content)
     assert reader.footer(1, 0).flaws == []
     assert reader.all_digests(1, 0) == digests
@@ -207,7 +208,7 @@ def test_a_pack_of_another_repository_is_refused(tmp_path: Path):
         pack_name(1, 0), build_pack(identity(), [], b"", encode_statement(array([]), [], ["vm1"]))
     )
     with pytest.raises(DamagedError, match="put the right pack back"):
-        PackReader(backend, bytes(16), KEY).footer(1, 0)
+        PackReader(backend, bytes(16), Keys(KEY)).footer(1, 0)
 
 
 @given(st.lists(st.sampled_from([b"\0", b"\0\0x", b"x"]), min_size=1, max_size=9))

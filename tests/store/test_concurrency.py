@@ -14,7 +14,8 @@ import pytest
 from store.errors import BusyError
 from store.history import FileKind
 from store.log.claim import claim
-from store.repository import FILE_KINDS, MachineState, Repository
+from store.log.machine_logs import MachineState
+from store.repository import Repository
 from tests.system.machine import SECONDS, Machine, seeded
 
 MIB = 1 << 20
@@ -139,9 +140,9 @@ class Racer:
         self.outcome = ""
 
     def run(self, state: MachineState, start: threading.Barrier) -> None:
-        time_ns = self.repository.now_ns()
-        transaction = self.repository.begin(state, time_ns)
-        transaction.declare(1, "disk.raw", FILE_KINDS.index(FileKind.CONTAINER))
+        time_ns = self.repository.history.now_ns()
+        transaction = self.repository.logs.begin(state, time_ns)
+        transaction.declare(1, "disk.raw", FileKind.CONTAINER)
         transaction.resize(1, len(self.content))
         transaction.write(1, 0, self.content)
         transaction.instant(time_ns, fuzzy=False)
@@ -160,7 +161,7 @@ def test_of_two_writers_with_a_lost_claim_one_is_fenced(machine: Machine, soak: 
             Racer(Repository(machine.root, machine.cache), machine.random.randbytes(3 * MIB))
             for _ in range(2)
         ]
-        states = [racer.repository.state(machine.name) for racer in racers]
+        states = [racer.repository.logs.state(machine.name) for racer in racers]
         assert states[0].next_number == states[1].next_number
         start = threading.Barrier(2)
         threads = [

@@ -97,8 +97,8 @@ class History:
         outcome = Damaged(set(), set())
         repository = self.open(cache)
         found: set[tuple[str, int, str]] = set()
-        for machine in repository.machines():
-            for instant in repository.instants(machine):
+        for machine in repository.history.machines():
+            for instant in repository.history.instants(machine):
                 found |= self._read(repository, instant, outcome)
         repository.close()
         for key in self.states.keys() - found:  # never silently absent
@@ -109,11 +109,11 @@ class History:
         self, repository: Repository, instant: Instant, outcome: Damaged
     ) -> set[tuple[str, int, str]]:
         found: set[tuple[str, int, str]] = set()
-        for state in repository.files(instant):
+        for state in repository.history.files(instant):
             key = (instant.machine, instant.time_ns, state.name)
             found.add(key)
             try:
-                content = repository.open(instant, state).read(0, state.size)
+                content = repository.history.open(instant, state).read(0, state.size)
             except DamagedError:  # EIO, and never another errno
                 outcome.failed.add(key)
                 continue
@@ -365,9 +365,9 @@ def test_a_pack_that_goes_while_it_is_being_read_is_eio_and_not_enoent(
     history: History, how: Callable[[Path], None]
 ):
     repository = history.open()
-    instant = repository.latest("vm1")
-    state = repository.files(instant)[0]
-    image = repository.open(instant, state)
+    instant = repository.history.latest("vm1")
+    state = repository.history.files(instant)[0]
+    image = repository.history.open(instant, state)
     assert image.read(0, 1)
     for path in history.packs():
         how(path)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from store.index.index.files import KnownFile
 
 from store.description import create_repository
 from store.format.digest import block_digest
+from store.history import FileKind
 from store.log.digestmap import UNKNOWN_DIGEST, DigestMap
-from store.repository import KnownFile, Repository
+from store.repository import Repository
 
 
 @pytest.fixture
@@ -20,9 +22,9 @@ def repository(tmp_path: Path) -> Repository:
 
 def made(repository: Repository) -> tuple[KnownFile, list[bytes]]:
     """The map of file 1, made from index and packs."""
-    state = repository.state("vm1")
-    (file,) = repository.known_files(state)
-    digest_map = repository.digest_map(state, file)
+    state = repository.logs.state("vm1")
+    (file,) = repository.logs.known_files(state)
+    digest_map = repository.logs.digest_map(state, file)
     count = -(-file.size // 4096)
     digests = [bytes(digest.tobytes()) for digest in digest_map.blocks(0, count)] if count else []
     digest_map.discard()
@@ -34,9 +36,9 @@ def test_a_map_made_again_never_tells_a_wrong_digest(repository: Repository, see
     """It may say that it does not know; where it does, the digest is that of the bytes."""
     chosen = random.Random(seed)
     content = bytearray(chosen.choice([5_000, 12_288, 50_000, (4 << 20) + 9_000]))
-    state = repository.state("vm1")
-    transaction = repository.begin(state, 1)
-    transaction.declare(1, "disk", 0)
+    state = repository.logs.state("vm1")
+    transaction = repository.logs.begin(state, 1)
+    transaction.declare(1, "disk", FileKind.CONTAINER)
     transaction.resize(1, len(content))
     transaction.zero(1, 0, len(content))
     for _ in range(chosen.randrange(30)):
@@ -55,7 +57,7 @@ def test_a_map_made_again_never_tells_a_wrong_digest(repository: Repository, see
     known = 0
     for number, digest in enumerate(digests):
         block = bytes(content[number * 4096 : (number + 1) * 4096]).ljust(4096, b"\0")
-        right = {bytes(16)} if not any(block) else {block_digest(repository.key, block)}
+        right = {bytes(16)} if not any(block) else {block_digest(repository.keys.digest, block)}
         assert digest in right | {UNKNOWN_DIGEST}, number
         known += digest in right
     assert known or not digests or len(digests) < 20

@@ -11,6 +11,7 @@ import store.log.transaction
 from store.description import create_repository
 from store.errors import DamagedError
 from store.format.row import DIGEST_BYTES
+from store.history import FileKind
 from store.log.duplicates import DuplicateSearch, digest_table
 from store.log.transaction import Committed
 from store.repository import Repository
@@ -26,11 +27,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 def write(
     repository: Repository, machine: str, content: bytes, *, give_up: bool = False
 ) -> Committed | None:
-    repository.notice_losses()
-    state = repository.state(machine)
-    time_ns = repository.now_ns()
-    transaction = repository.begin(state, time_ns)
-    transaction.declare(1, "disk", 0)
+    repository.logs.notice_losses()
+    state = repository.logs.state(machine)
+    time_ns = repository.history.now_ns()
+    transaction = repository.logs.begin(state, time_ns)
+    transaction.declare(1, "disk", FileKind.CONTAINER)
     transaction.resize(1, len(content))
     transaction.write(1, 0, content)
     if give_up:
@@ -38,9 +39,9 @@ def write(
         return None
     transaction.instant(time_ns, fuzzy=False)
     committed = transaction.commit()
-    instant = repository.latest(machine)
-    (file,) = repository.files(instant)
-    assert repository.open(instant, file).read(0, file.size) == content
+    instant = repository.history.latest(machine)
+    (file,) = repository.history.files(instant)
+    assert repository.history.open(instant, file).read(0, file.size) == content
     return committed
 
 
@@ -90,7 +91,7 @@ def test_samples_find_what_another_machine_stored_in_order(repository: Repositor
 def test_a_damaged_pack_serves_no_duplicates_and_hinders_nobody(repository: Repository):
     content = b"".join(blocks(250))
     write(repository, "vm1", content)
-    repository.machines()
+    repository.history.machines()
     for path in (repository.root / "packs/00000001").iterdir():
         if path.name != "0000000000":
             path.write_bytes(path.read_bytes()[:-1])
@@ -129,7 +130,7 @@ def test_sampled_packs_are_found_though_few_are_kept(
     monkeypatch.setattr(store.log.duplicates, "LOADED_MAX", 2)
     for seed in range(6):
         write(repository, f"vm{seed}", b"".join(blocks(100, seed)))
-    repository.machines()
+    repository.history.machines()
 
     def samples(prefixes: Sequence[int]) -> list[tuple[int, int]]:
         question = "SELECT writer, number FROM samples WHERE prefix = ?"

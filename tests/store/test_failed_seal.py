@@ -36,11 +36,11 @@ def test_no_pack_is_sealed_after_one_that_failed(tmp_path: Path):
     content = Random(1).randbytes(SIZE)
     [first_ns] = write_instants(repository, "vm1", [b"first"])
     before = repository.backend.list(1)
-    repository.backend = TightBackend(repository.root)
+    repository.reader.backend = TightBackend(repository.root)
     with pytest.raises(FullError):
         write_instants(repository, "vm1", [content])
     assert repository.backend.list(1) == before
-    assert [instant.time_ns for instant in repository.instants("vm1")] == [first_ns]
+    assert [instant.time_ns for instant in repository.history.instants("vm1")] == [first_ns]
     write_instants(repository, "vm1", [content])
     assert not check(repository, deep=False, progress=lambda _: None).findings
     repository.close()

@@ -33,12 +33,12 @@ def test_every_file_of_every_instant_reads_as_frozen(repository: Repository):
             "kind": state.kind.value,
             "size_bytes": state.size,
             "sha256": hashlib.sha256(
-                repository.open(instant, state).read(0, state.size)
+                repository.history.open(instant, state).read(0, state.size)
             ).hexdigest(),
         }
-        for machine in repository.machines()
-        for instant in repository.instants(machine)
-        for state in repository.files(instant)
+        for machine in repository.history.machines()
+        for instant in repository.history.instants(machine)
+        for state in repository.history.files(instant)
     ]
     assert found == expected
     assert {entry["kind"] for entry in expected} == {kind.value for kind in FileKind}
@@ -51,14 +51,14 @@ def test_the_frozen_repository_is_whole(repository: Repository):
 
 
 def test_history_goes_on_from_the_frozen_repository(repository: Repository):
-    before = [state.sequence for state in repository.instants("vm1")]
-    state = repository.state("vm1")
-    transaction = repository.begin(state, repository.now_ns())
+    before = [state.sequence for state in repository.history.instants("vm1")]
+    state = repository.logs.state("vm1")
+    transaction = repository.logs.begin(state, repository.history.now_ns())
     transaction.write(1, 0, b"new")
-    transaction.instant(repository.now_ns(), fuzzy=False)
+    transaction.instant(repository.history.now_ns(), fuzzy=False)
     transaction.commit()
-    assert [state.sequence for state in repository.instants("vm1")][:-1] == before
-    instant = repository.latest("vm1")
-    (file,) = [f for f in repository.files(instant) if f.number == 1]
-    assert repository.open(instant, file).read(0, 3) == b"new"
+    assert [state.sequence for state in repository.history.instants("vm1")][:-1] == before
+    instant = repository.history.latest("vm1")
+    (file,) = [f for f in repository.history.files(instant) if f.number == 1]
+    assert repository.history.open(instant, file).read(0, 3) == b"new"
     assert check(repository, deep=True, progress=lambda _bytes: None).findings == []

@@ -8,6 +8,7 @@ import pytest
 
 from store.errors import DamagedError
 from store.format.frame import encode_frame
+from store.format.keys import Keys
 from store.format.pack import PackIdentity, build_pack, encode_statement, pack_name
 from store.format.row import BLOCK_BYTES, ROW
 from store.objects.backend import DirectoryBackend
@@ -52,7 +53,7 @@ class Packed:
         encoded = [encode_frame(frame) for frame in frames]
         self.backend = CountingBackend(root)
         self.backend.create(NAME, build_pack(identity, encoded, digests, statement))
-        self.reader = PackReader(self.backend, REPOSITORY, KEY)
+        self.reader = PackReader(self.backend, REPOSITORY, Keys(KEY))
         self.reader.table(1, 0)
         self.backend.ranges.clear()
 

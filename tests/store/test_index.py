@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store.index.index.proof import derived_tables
 
 from store.description import create_repository
 from store.errors import TimefsError
+from store.history import FileKind
 from store.index.database import connect
-from store.keep.check import tables
 from store.repository import Repository
 from tests.store.history import write_instants
 
@@ -26,11 +27,11 @@ from pathlib import Path
 from store.repository import Repository
 repository = Repository(Path(sys.argv[1]), Path(sys.argv[2]))
 for _ in range(int(sys.argv[3])):
-    for instant in repository.instants("vm1"):
-        (state,) = repository.files(instant)
-        assert repository.open(instant, state).read(0, state.size)[0] == instant.epoch - 1
+    for instant in repository.history.instants("vm1"):
+        (state,) = repository.history.files(instant)
+        assert repository.history.open(instant, state).read(0, state.size)[0] == instant.epoch - 1
     {extra}
-print(len(repository.instants("vm1")))
+print(len(repository.history.instants("vm1")))
 """
 
 
@@ -39,7 +40,7 @@ def repository(tmp_path: Path) -> Repository:
     create_repository(tmp_path / "repo")
     repository = Repository(tmp_path / "repo", tmp_path / "cache")
     write_instants(repository, "vm1", CONTENTS)
-    repository.machines()
+    repository.history.machines()
     return repository
 
 
@@ -50,15 +51,15 @@ def index_file(repository: Repository) -> Path:
 def dump(repository: Repository) -> dict[str, list[Any]]:
     return {
         table: sorted(repository.index.ask(f"SELECT * FROM {table}"), key=repr)
-        for table in tables()
+        for table in derived_tables()
     }
 
 
 def contents(repository: Repository, machine: str = "vm1") -> list[bytes]:
     found: list[bytes] = []
-    for instant in repository.instants(machine):
-        (state,) = repository.files(instant)
-        found.append(repository.open(instant, state).read(0, state.size))
+    for instant in repository.history.instants(machine):
+        (state,) = repository.history.files(instant)
+        found.append(repository.history.open(instant, state).read(0, state.size))
     return found
 
 
@@ -98,15 +99,15 @@ def test_readers_go_on_while_others_rebuild_the_index(repository: Repository):
 
 @pytest.mark.parametrize("how", ["rebuild", "delete"])
 def test_an_open_image_outlives_its_index(repository: Repository, how: str):
-    instants = repository.instants("vm1")
-    (state,) = repository.files(instants[2])
-    image = repository.open(instants[2], state)
+    instants = repository.history.instants("vm1")
+    (state,) = repository.history.files(instants[2])
+    image = repository.history.open(instants[2], state)
     if how == "rebuild":
         repository.index.rebuild(repository.reader)
     else:
         shutil.rmtree(repository.cache)
     assert image.read(0, state.size) == CONTENTS[2]
-    assert [f.name for f in repository.files(instants[5])] == ["disk"]
+    assert [f.name for f in repository.history.files(instants[5])] == ["disk"]
 
 
 def test_a_rebuild_that_is_killed_leaves_the_old_index(repository: Repository, tmp_path: Path):
@@ -166,26 +167,26 @@ def test_machines_are_found_though_a_writer_before_them_is_gone(repository: Repo
     write_instants(repository, "vm2", [b"second"])
     shutil.rmtree(repository.root / "packs/00000001")
     again = Repository(repository.root, repository.root.parent / "other")
-    assert list(again.machines()) == ["vm2"]
+    assert list(again.history.machines()) == ["vm2"]
     assert contents(again, "vm2") == [b"second"]
-    assert again.state("vm3").writer == 3
+    assert again.logs.state("vm3").writer == 3
 
 
 def test_numbers_beyond_32_bits_come_back(repository: Repository):
-    state = repository.state("big")
+    state = repository.logs.state("big")
     size = (1 << 50) + 12345
-    transaction = repository.begin(state, 1)
-    transaction.declare(1, "disk", 0)
+    transaction = repository.logs.begin(state, 1)
+    transaction.declare(1, "disk", FileKind.CONTAINER)
     transaction.resize(1, size)
     transaction.zero(1, 0, size)
     transaction.write(1, (1 << 49) + 7, b"far" * 5000)
     transaction.write(1, size - 4, b"last")
     transaction.instant(2**62, fuzzy=False)
     transaction.commit()
-    instant = repository.latest("big")
+    instant = repository.history.latest("big")
     assert instant.time_ns == 2**62
-    (file,) = repository.files(instant)
-    image = repository.open(instant, file)
+    (file,) = repository.history.files(instant)
+    image = repository.history.open(instant, file)
     assert image.size == size
     assert image.read((1 << 49) + 6, 15003) == b"\0" + b"far" * 5000 + b"\0\0"
     assert image.read(size - 5, 100) == b"\0last"

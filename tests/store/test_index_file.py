@@ -44,7 +44,7 @@ def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def times(repository: Repository) -> list[int]:
-    return [instant.time_ns for instant in repository.instants("vm1")]
+    return [instant.time_ns for instant in repository.history.instants("vm1")]
 
 
 def test_a_pack_that_a_power_cut_took_is_forgotten_by_an_index_that_followed_it(
@@ -91,7 +91,7 @@ def test_without_a_reboot_a_newest_pack_that_is_gone_is_a_loss_and_no_capture_go
     assert len(times(repository)) == 2
     place.newest(repository).unlink()
     with pytest.raises(DamagedError, match="newest pack is not there any more"):
-        repository.state("vm1")
+        repository.logs.state("vm1")
     repository.index.rebuild(repository.reader)
     assert len(times(repository)) == 1
     repository.close()

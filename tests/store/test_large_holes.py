@@ -6,7 +6,7 @@ from store.description import create_repository
 from store.history import FileKind, Instant
 from store.image import ExtentKind, Image
 from store.index.run import PAGE_BYTES
-from store.repository import FILE_KINDS, Repository
+from store.repository import Repository
 from tests.fuzz.bounds import bounded_case
 
 SIZE = 2 << 40
@@ -33,10 +33,10 @@ def test_a_walk_over_a_large_hole_is_a_few_questions(tmp_path: Path):
     instants: list[Instant] = []
 
     def commit(*writes: tuple[int, bytes], zeros: tuple[int, int] | None = None) -> None:
-        state = repository.state("vm1")
-        time_ns = max(repository.now_ns(), (state.newest_ns or 0) + 1)
-        transaction = repository.begin(state, time_ns)
-        transaction.declare(1, "disk", FILE_KINDS.index(FileKind.CONTAINER))
+        state = repository.logs.state("vm1")
+        time_ns = max(repository.history.now_ns(), (state.newest_ns or 0) + 1)
+        transaction = repository.logs.begin(state, time_ns)
+        transaction.declare(1, "disk", FileKind.CONTAINER)
         transaction.resize(1, SIZE)
         if zeros is not None:
             transaction.zero(1, *zeros)
@@ -44,14 +44,17 @@ def test_a_walk_over_a_large_hole_is_a_few_questions(tmp_path: Path):
             transaction.write(1, offset, content)
         transaction.instant(time_ns, fuzzy=False)
         transaction.commit()
-        instants.append(repository.latest("vm1"))
+        instants.append(repository.history.latest("vm1"))
 
     commit(zeros=(0, SIZE))
     commit((MIDDLE + 8192, b"x" * 4096))
     commit(zeros=(PAGE_BYTES, SIZE - PAGE_BYTES))
     commit((0, b"y" * 4096), (SIZE - 4096, b"z" * 4096))
     with bounded_case(0, b"", tmp_path):
-        images = [repository.open(instant, repository.files(instant)[0]) for instant in instants]
+        images = [
+            repository.history.open(instant, repository.history.files(instant)[0])
+            for instant in instants
+        ]
         assert runs(images[0]) == [(SIZE, True)]
         held = [(MIDDLE + 8192, True), (MIDDLE + 12288, False), (SIZE, True)]
         assert runs(images[1]) == held

@@ -15,9 +15,9 @@ folder = Path(sys.argv[1])
 create_repository(folder / "repo")
 repository = Repository(folder / "repo", folder / "cache", frame_cache_bytes=8 << 20)
 record(repository, Order("vm1", [NamedSource("disk", folder / "disk")]), silent())
-instant = repository.latest("vm1")
-(state,) = repository.files(instant)
-image = repository.open(instant, state)
+instant = repository.history.latest("vm1")
+(state,) = repository.history.files(instant)
+image = repository.history.open(instant, state)
 with (folder / "disk").open("rb") as source:
     for offset in range(0, state.size, 1 << 20):
         assert image.read(offset, 1 << 20) == source.read(1 << 20)

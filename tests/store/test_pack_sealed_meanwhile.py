@@ -30,7 +30,7 @@ def test_a_pack_that_appears_between_two_looks_is_taken_in(tmp_path: Path):
     repository = Repository(tmp_path / "repo", tmp_path / "cache")
     instants = write_instants(repository, "vm1", [b"one", b"two", b"three"])
     backend = LateBackend(tmp_path / "repo", "packs/00000001/0000000002")
-    reader = PackReader(backend, bytes.fromhex(repository.id), repository.key)
+    reader = PackReader(backend, bytes.fromhex(repository.id), repository.keys)
     index = Index(tmp_path / "again", bytes.fromhex(repository.id))
     index.follow(reader)
     assert index.ask("SELECT * FROM lost") == []

@@ -117,10 +117,10 @@ class Machine:
         """Nothing acknowledged is lost, no instant has a byte that was never there, all checks."""
         repository = Repository(self.root, self.cache)
         try:
-            names = repository.machines()
+            names = repository.history.machines()
             found: dict[str, Instant] = {}
             if self.name in names:
-                found = {rfc3339(at.time_ns): at for at in repository.instants(self.name)}
+                found = {rfc3339(at.time_ns): at for at in repository.history.instants(self.name)}
             assert not self.acknowledged.keys() - found.keys()
             for spelled, instant in found.items():
                 content = digest(repository, instant)
@@ -148,8 +148,8 @@ class Machine:
 
 def digest(repository: Repository, instant: Instant) -> str:
     """SHA-256 of the instant's only file."""
-    (file,) = repository.files(instant)
-    image = repository.open(instant, file)
+    (file,) = repository.history.files(instant)
+    image = repository.history.open(instant, file)
     hasher = hashlib.sha256()
     buffer = memoryview(bytearray(4 << 20))
     for offset in range(0, image.size, len(buffer)):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from store.catalog.catalog import Catalog
 from store.errors import IncompleteError, NotFoundError, TimefsError, UsageError
 from timefs.cli.progress import progress_bar
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
@@ -65,12 +64,12 @@ def capture(  # one parameter an option
       timefs capture vm1 --at 2026-05-01T10:00:00Z /old/disk.vhdx
     """
     repository = session.open()
-    at_ns = imported_ns(at, repository.now_ns()) if at is not None else None
+    at_ns = imported_ns(at, repository.clock.now_ns()) if at is not None else None
     order = Order(machine, [named_source(argument) for argument in file], drop, at_ns, wait)
     with progress_bar(machine) as bar:
         done = record(repository, order, Progress(bar.start, bar.advance))
     try:
-        Catalog(repository.root / "catalog", repository.index, repository.reader).follow()
+        repository.catalog.follow()
     except TimefsError as error:  # derived; the instant is durable
         log.warning("catalog: %s", error)
     session.show(

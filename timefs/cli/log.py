@@ -2,7 +2,6 @@
 
 import click
 
-from store.catalog.catalog import Catalog
 from store.errors import NotFoundError
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
 
@@ -21,7 +20,7 @@ def log(session: Session, machine: str | None) -> None:
     """
     repository = session.open()
     repository.index.follow(repository.reader)
-    entries = Catalog(repository.root / "catalog", repository.index, repository.reader).log(machine)
+    entries = repository.catalog.log(machine)
     if machine is not None and not entries:
         raise NotFoundError(f"{machine}: no such machine; `timefs log` lists them")
     for entry in entries:

@@ -2,7 +2,6 @@
 
 import click
 
-from store.catalog.catalog import Catalog
 from timefs.cli.session import Session, pass_session
 
 
@@ -18,6 +17,6 @@ def rebuild(session: Session) -> None:
     """
     repository = session.open()
     repository.index.rebuild(repository.reader)
-    Catalog(repository.root / "catalog", repository.index, repository.reader).rebuild()
-    machines = repository.machines()
+    repository.catalog.rebuild()
+    machines = repository.history.machines()
     session.show({"machines": len(machines)}, f"rebuilt: {len(machines)} machines")

@@ -66,7 +66,7 @@ class Session:
 
     def tree(self, repository: Repository, names: Names | None = None) -> TimeTree:
         """The repository's history as a tree, its instants spelt as configured unless told."""
-        return TimeTree(repository, names or Names(self.config.names))
+        return TimeTree(repository.history, names or Names(self.config.names))
 
     def node(self, repository: Repository, path: str) -> Node:
         """The node at a path of the mount.

@@ -136,7 +136,7 @@ def include(session: Session) -> None:
     """
     settings = _settings(session)
     with closing(session.open()) as repository:
-        click.echo(sections(settings, repository.machines()), nl=False)
+        click.echo(sections(settings, repository.history.machines()), nl=False)
 
 
 for command in (user, include):

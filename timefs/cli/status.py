@@ -20,8 +20,8 @@ def status(session: Session, state: str | None) -> None:
       timefs status
     """
     with closing(session.open()) as repository:
-        for machine in repository.machines():
-            newest = rfc3339(repository.latest(machine).time_ns)
+        for machine in repository.history.machines():
+            newest = rfc3339(repository.history.latest(machine).time_ns)
             session.show({"machine": machine, "latest": newest}, f"{machine}: latest {newest}")
     settings = Chosen(state=state).settings(session)
     found = health(settings)
