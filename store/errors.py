@@ -9,6 +9,8 @@ places, the command line and the mount's core. All values are immutable; any thr
     ├── IncompleteError        3  EIO      incomplete
     ├── BusyError              4  EBUSY    busy
     ├── DamagedError           5  EIO      damaged        our own stored bytes are wrong or missing
+    ├── ForkedError            5  EIO      forked         another history than was known
+    ├── StrayError             5  EIO      stray          a pack that does not continue its line
     ├── CorruptError           5  EIO      corrupt        a captured image or volume is damaged
     ├── UnsupportedError       1  EIO      unsupported    known, and not decoded by this version
     ├── CostError              1  EIO      too-costly     given up: it would cost too much
@@ -66,6 +68,20 @@ class DamagedError(TimefsError):
 
     exit_code = 5
     kind = "damaged"
+
+
+class ForkedError(TimefsError):
+    """A machine's packs are not those that this host knew: another line of history."""
+
+    exit_code = 5
+    kind = "forked"
+
+
+class StrayError(TimefsError):
+    """A pack that was not made behind the one that lies before it; it does not count."""
+
+    exit_code = 5
+    kind = "stray"
 
 
 class CorruptError(TimefsError):

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from blake3 import blake3
+
 from store.catalog.catalog import Catalog
 from store.clock import Clock, SystemClock
 from store.description import describe
@@ -28,6 +30,15 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "timefs"
 
 
+def cache_name(root: Path, identity: str) -> str:
+    """The folder of a repository within a cache.
+
+    A copy of a repository has its id, and goes on another way: its place tells it apart.
+    """
+    place = blake3(os.fsencode(root.resolve())).hexdigest(length=4)
+    return f"{identity}-{place}"
+
+
 class Repository:
     """An open repository: its parts, wired."""
 
@@ -44,7 +55,7 @@ class Repository:
         self.id: Final = description.id
         self.keys: Final = Keys(bytes.fromhex(description.key))
         self.clock: Final = clock or SystemClock()
-        self.cache: Final = (cache or default_cache()) / self.id
+        self.cache: Final = (cache or default_cache()) / cache_name(root, self.id)
         self.backend: Final = DirectoryBackend(root)
         self.reader: Final = PackReader(self.backend, identity, self.keys, frame_cache_bytes)
         self.index: Final = Index(self.cache, identity)

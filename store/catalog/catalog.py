@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from store.catalog.table import CatalogTable, erase_table
 from store.errors import BusyError, DamagedError
-from store.format.pack import PackReference, Statement
 from store.format.row import RowKind, epoch_of
+from store.format.statement import PackReference, Statement
 from store.index.index import Index
 from store.index.index.packs import CompletePack, complete_packs
 from store.log.claim import claim_catalog

@@ -81,6 +81,8 @@ def decode_frame(
         if decompressor is None:
             decompressor = _local.decompressor = zstandard.ZstdDecompressor()
         try:
+            if zstandard.frame_content_size(stored) != -1:  # zstd would allocate what it claims
+                raise DamagedError("zstd: expected a frame that leaves its size to the table")
             plain = decompressor.decompress(stored, max_output_size=blocks * BLOCK_BYTES)
         except zstandard.ZstdError as error:
             raise DamagedError(f"zstd: {error}") from error

@@ -1,36 +1,43 @@
-"""The pack: the immutable object that all truth is in. Format 1, docs/format/pack.md.
+"""The pack: the immutable object that all truth is in. Format 2, docs/format/pack.md.
 
-Defined here and only here: the envelope at both ends of a pack, the statement (rows and names), and
-how both are built and parsed. Used by transactions (build), the pack reader and the index (parse).
+Defined here and only here: the envelope at both ends of a pack, its frame table, and how they
+are built and parsed. Used by transactions (build), the pack reader and the index (parse).
 The small parts are stored twice, so that one flipped bit outside the frames costs nothing. Values
 are immutable; thread-safe.
 """
 
-import json
 import struct
 from typing import Final, NamedTuple
 
 import numpy as np
-import zstandard
+from blake3 import blake3
 
 from store.errors import DamagedError, UnsupportedError
 from store.format.digest import checksum
 from store.format.frame import FRAME, Frame
-from store.format.row import DIGEST_BYTES, ROW, RowKind, Rows, decode_rows, encode_rows
+from store.format.limits import (
+    EPOCH_MAX,
+    FRAME_BLOCKS_MAX,
+    SLOTS_MAX,
+    STATEMENT_BYTES_MAX,
+    WRITER_MIN,
+)
+from store.format.row import DIGEST_BYTES
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAGIC: Final = b"timefsPK"
+TYPE_PACK: Final = 0
 CIPHER_NONE: Final = 0
 LAST_PART: Final = 1
 """Envelope flag: the transaction ends here."""
 
 EACH_BYTE_ONCE: Final = 2
 """Envelope flag: no two rows of the transaction cover one byte of a file."""
-STATEMENT_BYTES_MAX: Final = 1 << 30
+FLAGS: Final = LAST_PART | EACH_BYTE_ONCE
 
-ENVELOPE: Final = struct.Struct("<8sHBBI16sIIQ16sQIIIQQQQ")
-STATEMENT: Final = struct.Struct("<III")
-PACK_REFERENCE: Final = struct.Struct("<II")
+FINGERPRINT_BYTES: Final = 32
+
+ENVELOPE: Final = struct.Struct("<8sHBBII16sIIQ16sQIIIQQQ32sI32sQ")
 
 
 class Envelope(NamedTuple):
@@ -38,6 +45,7 @@ class Envelope(NamedTuple):
 
     magic: bytes
     format: int
+    type: int
     cipher: int
     flags: int
     part: int
@@ -53,7 +61,17 @@ class Envelope(NamedTuple):
     digests_checksum: int
     table_checksum: int
     statement_checksum: int
+    content: bytes
+    """Fingerprint of digests, frame table and statement, one after the other."""
+    previous_number: int
+    previous: bytes
+    """Number and fingerprint of the pack before it: what makes a line of a writer's packs."""
     checksum: int
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What tells this pack from every other: BLAKE3 of the envelope."""
+        return blake3(ENVELOPE.pack(*self)).digest()
 
     @property
     def last(self) -> bool:
@@ -83,27 +101,15 @@ class Envelope(NamedTuple):
         return self.table_offset + 2 * self.footer_bytes + ENVELOPE.size
 
 
-class StatementHead(NamedTuple):
-    """How many of each follow in a statement."""
+class Head(NamedTuple):
+    """A pack of a line, by its number and what tells it from every other of that number."""
 
-    rows: int
-    packs: int
-    names_bytes: int
-
-
-class PackReference(NamedTuple):
-    """A pack that rows refer to; number 0 of `Row.pack` is the pack itself."""
-
-    writer: int
     number: int
+    fingerprint: bytes
 
 
-class Statement(NamedTuple):
-    """What a pack says: rows, the packs they refer to, and names (the machine's first)."""
-
-    rows: Rows
-    packs: list[PackReference]
-    names: list[str]
+NO_HEAD: Final = Head(0, bytes(FINGERPRINT_BYTES))
+"""What comes before a writer's first pack."""
 
 
 class PackIdentity(NamedTuple):
@@ -116,42 +122,14 @@ class PackIdentity(NamedTuple):
     transaction: bytes
     part: int
     last: bool
+    previous: "Head"
+    """The newest pack before it that is not lost."""
     each_byte_once: bool = False
 
 
 def pack_name(writer: int, number: int) -> str:
     """The object's name."""
     return f"packs/{writer:08x}/{number:010d}"
-
-
-def encode_statement(rows: Rows, packs: list[PackReference], names: list[str]) -> bytes:
-    """The statement, compressed."""
-    text = json.dumps(names, ensure_ascii=True).encode()
-    head = STATEMENT.pack(len(rows), len(packs), len(text))
-    references = b"".join(PACK_REFERENCE.pack(*pack) for pack in packs)
-    return zstandard.compress(head + encode_rows(rows) + references + text, 3)
-
-
-def decode_statement(stored: bytes, where: str) -> Statement:
-    """The statement of `encode_statement`, whose checksum was right.
-
-    Raises:
-        DamagedError: it contradicts itself.
-    """
-    try:
-        plain = zstandard.ZstdDecompressor().decompress(stored, max_output_size=STATEMENT_BYTES_MAX)
-        head = StatementHead(*STATEMENT.unpack_from(plain))
-        rows_end = STATEMENT.size + head.rows * ROW.itemsize
-        packs_end = rows_end + head.packs * PACK_REFERENCE.size
-        rows = decode_rows(plain[STATEMENT.size : rows_end], head.rows, where)
-        packs = [PackReference(*p) for p in PACK_REFERENCE.iter_unpack(plain[rows_end:packs_end])]
-        names: list[str] = json.loads(plain[packs_end : packs_end + head.names_bytes])
-    except (zstandard.ZstdError, struct.error, ValueError) as error:
-        raise DamagedError(f"{where}: statement: {error}") from error
-    named = rows["offset"][rows["kind"] == RowKind.FILE]
-    if not names or (named >= len(names)).any() or (rows["pack"] > len(packs)).any():
-        raise DamagedError(f"{where}: statement: a row refers to what it does not hold")
-    return Statement(rows, packs, names)
 
 
 def build_pack(
@@ -164,6 +142,7 @@ def build_pack(
     fields = Envelope(
         magic=MAGIC,
         format=FORMAT,
+        type=TYPE_PACK,
         cipher=CIPHER_NONE,
         flags=LAST_PART * identity.last | EACH_BYTE_ONCE * identity.each_byte_once,
         part=identity.part,
@@ -179,12 +158,20 @@ def build_pack(
         digests_checksum=checksum(digests),
         table_checksum=checksum(table),
         statement_checksum=checksum(statement),
+        content=blake3(digests + table + statement).digest(),
+        previous_number=identity.previous.number,
+        previous=identity.previous.fingerprint,
         checksum=0,
     )
     unsigned = ENVELOPE.pack(*fields)[:-8]
     envelope = unsigned + checksum(unsigned).to_bytes(8, "little")
     stored = [frame.stored for frame in frames]
     return b"".join([envelope, *stored, digests, table, statement, table, statement, envelope])
+
+
+def fingerprint_of(content: bytes) -> bytes:
+    """The fingerprint of a whole pack's bytes."""
+    return blake3(content[: ENVELOPE.size]).digest()
 
 
 def parse_envelope(content: bytes, where: str) -> Envelope:
@@ -204,12 +191,29 @@ def parse_envelope(content: bytes, where: str) -> Envelope:
         raise DamagedError(
             f"{where}: envelope checksum: expected {envelope.checksum:016x}, got {got:016x}"
         )
-    if envelope.format != FORMAT or envelope.cipher != CIPHER_NONE:
+    known = (FORMAT, TYPE_PACK, CIPHER_NONE)
+    if envelope[1:4] != known or envelope.flags & ~FLAGS:
         raise UnsupportedError(
-            f"{where}: expected format {FORMAT} without encryption, got format {envelope.format} "
-            f"cipher {envelope.cipher}; use a newer timefs"
+            f"{where}: expected format {FORMAT}, a pack without encryption, got format "
+            f"{envelope.format} type {envelope.type} cipher {envelope.cipher} flags "
+            f"{envelope.flags:#x}; use a newer timefs"
         )
+    _check_claims(envelope, where)
     return envelope
+
+
+def _check_claims(envelope: Envelope, where: str) -> None:
+    """Let no pack claim what none may; asked before anything is allocated for it."""
+    for what, got, least, most in (
+        ("writer", envelope.writer, WRITER_MIN, 1 << 32),
+        ("epoch", envelope.epoch, 0, EPOCH_MAX),
+        ("part", envelope.part, 1, 1 << 32),
+        ("bytes of digests", envelope.digests_bytes, 0, SLOTS_MAX * DIGEST_BYTES),
+        ("bytes of its frame table", envelope.table_bytes, 0, SLOTS_MAX * FRAME.itemsize),
+        ("bytes of its statement", envelope.statement_bytes, 0, STATEMENT_BYTES_MAX),
+    ):
+        if not least <= got <= most:
+            raise DamagedError(f"{where}: {what}: expected {least} to {most}, got {got}")
 
 
 def decode_table(
@@ -223,6 +227,8 @@ def decode_table(
     if len(content) % FRAME.itemsize:
         raise DamagedError(f"{where}: frame table: {len(content)} bytes are not whole rows")
     table = np.frombuffer(content, FRAME)
+    if (table["blocks"] > FRAME_BLOCKS_MAX).any() or (table["blocks"] == 0).any():
+        raise DamagedError(f"{where}: frame table: expected 1 to {FRAME_BLOCKS_MAX} blocks a frame")
     stored = int(table["stored_bytes"].astype(np.uint64).sum())
     blocks = int(table["blocks"].astype(np.uint64).sum())
     if stored != envelope.frames_bytes or blocks * DIGEST_BYTES != envelope.digests_bytes:

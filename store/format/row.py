@@ -6,12 +6,11 @@ and the catalog. Arrays handed in are never kept; thread-safe.
 """
 
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from store.errors import DamagedError
 from store.history import FileKind
 
 BLOCK_BYTES: Final = 4096
@@ -48,6 +47,9 @@ class RowKind(IntEnum):
 
 INSTANT_FUZZY: Final = 1
 
+FLAGS: Final = (0, 0, 0, 1, 0, INSTANT_FUZZY)
+"""What `flags` may have set, by kind."""
+
 FILE_KINDS: Final = (FileKind.CONTAINER, FileKind.DISK)
 """What `flags` says of a file: the number of a kind is its place here."""
 
@@ -80,39 +82,6 @@ class Row(NamedTuple):
     pack: int
     slot: int
     check: int
-
-
-def columns(array: Rows) -> dict[str, Any]:
-    """The fields of a structured array, as plain columns."""
-    names = array.dtype.names
-    assert names is not None
-    return {name: array[name] for name in names}
-
-
-def encode_rows(rows: Rows) -> bytes:
-    """The rows column after column."""
-    return b"".join(np.ascontiguousarray(column).tobytes() for column in columns(rows).values())
-
-
-def decode_rows(content: bytes, count: int, where: str) -> Rows:
-    """The rows of `encode_rows`.
-
-    Raises:
-        DamagedError: the bytes are not that many rows.
-    """
-    if len(content) != count * ROW.itemsize:
-        raise DamagedError(
-            f"{where}: rows: expected {count * ROW.itemsize} bytes, got {len(content)}"
-        )
-    rows = np.empty(count, dtype=ROW)
-    names = ROW.names
-    assert names is not None
-    at = 0
-    for name in names:
-        width = ROW[name].itemsize
-        rows[name] = np.frombuffer(content, ROW[name], count, at)
-        at += width * count
-    return rows
 
 
 def position(epoch: int, sequence: int) -> int:

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 
 from store.errors import DamagedError
-from store.format.pack import PackReference, Statement, pack_name
+from store.format.pack import pack_name
 from store.format.row import DIGEST_BYTES, INSTANT_FUZZY, RowKind, position
+from store.format.statement import PackReference, Statement
 from store.index.database import Connection
 from store.index.pages import PageKey, page_runs, stored_checksum
 from store.index.run import PAGE_BYTES, RUN, Piece, Run, cut, pieces_of_rows, whole_pages

@@ -64,6 +64,12 @@ class PageCache:
         self._pages: OrderedDict[tuple[int, int, int, int], ParsedPage] = OrderedDict()
         self._runs = 0
 
+    def clear(self) -> None:
+        """Keep none."""
+        with self._lock:
+            self._pages.clear()
+            self._runs = 0
+
     def page(self, writer: int, file: int, position: int, page: int) -> ParsedPage:
         """The page of a file at a position."""
         key = (writer, file, position, page)

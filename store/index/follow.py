@@ -6,12 +6,14 @@ function of the packs: an index that followed along equals one made at once.
 """
 
 import logging
+from bisect import bisect_right
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from store.errors import DamagedError, NotFoundError
-from store.format.pack import pack_name
+from store.errors import DamagedError, NotFoundError, StrayError
+from store.format.limits import MISSING_MAX
+from store.format.pack import NO_HEAD, Envelope, pack_name
 from store.format.row import epoch_of
 from store.index.apply import TransactionApplier, apply_loss, write_samples
 from store.index.database import Connection
@@ -64,14 +66,17 @@ class Follower:
             name = pack_name(self._writer, number)
             exists = self._reader.backend.exists
             if not exists(name):
-                if not passed(self._reader.backend.list(self._writer), number):
+                there = self._reader.backend.list(self._writer)
+                if not passed(there, number):
                     break
                 if not exists(name):  # else it was sealed since it was asked for
+                    self._expect_near(number, there)
                     self._lose(number, f"pack {name}: missing, though later packs are there")
                     continue
             try:
                 with self._all_or_nothing():
                     footer = self._reader.footer(self._writer, number)
+                    self._expect_line(footer.envelope)
                     self._record(number, footer)
                     if footer.envelope.last:
                         self._complete(footer)
@@ -83,6 +88,19 @@ class Follower:
             "INSERT OR REPLACE INTO writers VALUES (?, ?, ?, ?, ?)",
             *(writer, encode_name(machine), *rest),
         )
+
+    def _expect_near(self, number: int, there: Sequence[int]) -> None:
+        """Take no file for a later pack that lies so far beyond that its number means nothing.
+
+        Raises:
+            StrayError: there is nothing nearer.
+        """
+        following = there[bisect_right(there, number)]
+        if following - number > MISSING_MAX:
+            raise StrayError(
+                f"pack {pack_name(self._writer, following)}: expected a number near {number}, all "
+                f"between are missing; it is left out; move it away if it is not yours"
+            )
 
     @contextmanager
     def _all_or_nothing(self) -> Generator[None]:
@@ -98,6 +116,26 @@ class Follower:
         finally:
             self._connection.change("RELEASE pack")
 
+    def _expect_line(self, envelope: Envelope) -> None:
+        """Take no pack that was made behind another than the one that is there.
+
+        Raises:
+            StrayError: it does not continue this line of packs.
+        """
+        known = self._connection.row(
+            "SELECT fingerprint FROM packs WHERE writer = ? AND number = ?",
+            *(self._writer, envelope.previous_number),
+        )
+        first = envelope.number == 0
+        before = (NO_HEAD.fingerprint,) if first else known
+        inside = envelope.previous_number < envelope.number or first
+        if not inside or (before is not None and before[0] != envelope.previous):
+            raise StrayError(
+                f"pack {pack_name(self._writer, envelope.number)}: it was made behind another pack "
+                f"{envelope.previous_number} than the one that is there; it and what follows are "
+                f"left out; move them away if they are not yours"
+            )
+
     def _record(self, number: int, footer: Footer) -> None:
         envelope = footer.envelope
         if not self._state.machine:
@@ -105,7 +143,7 @@ class Follower:
             self._state = self._state._replace(machine=machine)
         blocks = frame_table(footer).first_slots[-1]
         self._connection.change(
-            "INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self._writer,
             number,
             envelope.epoch,
@@ -115,6 +153,7 @@ class Follower:
             blocks,
             envelope.total_bytes,
             0,
+            envelope.fingerprint,
         )
         digests = self._reader.whole_digests(self._writer, number)
         write_samples(self._connection, self._writer, number, digests)

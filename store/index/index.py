@@ -17,11 +17,18 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from store.errors import DamagedError, NotFoundError, TimefsError
-from store.format.pack import pack_name
+from store.errors import (
+    DamagedError,
+    ForkedError,
+    StrayError,
+    TimefsError,
+    UnsupportedError,
+)
+from store.format.pack import Head, pack_name
 from store.index.database import Connection, ForeignError, Value, connect
 from store.index.failures import OPEN_ROOM_BYTES, WRITE_ROOM_BYTES, boot_id, index_error, need_room
 from store.index.follow import WRITERS, Follower, WriterState, passed, writer_state
+from store.index.index.line import expect_head, head, known_writers
 from store.index.pages import page_runs, zeros_until
 from store.index.run import Runs
 from store.index.schema import INDEX_FORMAT, SCHEMA
@@ -47,6 +54,9 @@ class Index:
         self._path = folder / "index.sqlite"
         self._repository = repository
         self._local = threading.local()
+        self._stops: dict[int, TimefsError] = {}
+        self._seen: dict[int, object] = {}
+        """Of each writer the newest pack known, and its object as it was looked at."""
         self._proven = False
         """Whether the index was written or proved since the operating system started."""
         self._make_folder()
@@ -155,6 +165,7 @@ class Index:
                 again.follow(reader)
                 self._take_over(again)
                 self._proven = True
+                self._seen.clear()
                 shutil.rmtree(self._path.with_name(DIGEST_MAPS), ignore_errors=True)
             finally:
                 again.close()
@@ -228,10 +239,8 @@ class Index:
         Raises:
             DamagedError: the index is damaged.
         """
-        try:
-            return self._connection.rows(question, *values)
-        except apsw.Error as error:
-            raise self._error(error) from error
+        with self._reading() as connection:
+            return connection.rows(question, *values)
 
     def each(self, question: str) -> Iterator[Any]:
         """Rows of a SELECT one by one, for those that may be too many to hold.
@@ -239,8 +248,14 @@ class Index:
         Raises:
             DamagedError: the index is damaged.
         """
+        with self._reading() as connection:
+            yield from connection.each(question)
+
+    @contextmanager
+    def _reading(self) -> Generator[Connection]:
+        """Questions in SQL, whose errors are ours."""
         try:
-            yield from self._connection.each(question)
+            yield self._connection
         except apsw.Error as error:
             raise self._error(error) from error
 
@@ -263,20 +278,16 @@ class Index:
 
     def page(self, writer: int, file: int, page: int, at: int) -> Runs:
         """The runs of a page of a file at a position, by offset, without overlap."""
-        try:
-            return page_runs(self._connection, writer, file, page, at)
-        except apsw.Error as error:
-            raise self._error(error) from error
+        with self._reading() as connection:
+            return page_runs(connection, writer, file, page, at)
 
     def zeros_until(self, writer: int, file: int, page: int, at: int) -> int:
         """The page before which, from this one on, all is known to be zeros at a position.
 
         That is the page itself where each has to be looked at.
         """
-        try:
-            return zeros_until(self._connection, writer, file, page, at)
-        except apsw.Error as error:
-            raise self._error(error) from error
+        with self._reading() as connection:
+            return zeros_until(connection, writer, file, page, at)
 
     def writers(self) -> Sequence[WriterState]:
         """Every writer followed so far."""
@@ -303,15 +314,46 @@ class Index:
     def follow(self, reader: PackReader, writer: int | None = None) -> None:
         """Take in every pack sealed since: of one writer, or of all and new ones.
 
-        A pack that is damaged, or missing though later ones are there, is recorded as lost.
+        A pack that is damaged, or missing though later ones are there, is recorded as lost. A
+        writer whose packs do not continue what is known of it is not followed; `stop` says why.
         """
         if self._connection.in_transaction:
             return  # within a snapshot
         if not self._proven:
             self._prove(reader)
-        numbers = [writer] if writer is not None else reader.backend.writers()
+        numbers = [writer] if writer is not None else known_writers(reader.backend)
         for number in numbers:
-            self._follow(reader, number)
+            try:
+                self._expect_head(reader, number)
+                self._follow(reader, number)
+                self._stops.pop(number, None)
+            except (ForkedError, StrayError, UnsupportedError) as error:
+                self._note_stop(reader, number, error)
+
+    def _note_stop(self, reader: PackReader, writer: int, error: TimefsError) -> None:
+        if str(error) != str(self._stops.get(writer)):
+            if isinstance(error, StrayError):  # the others fail every question of the machine
+                log.warning("%s", error)
+            reader.clear()  # what was read may be another line's
+        self._stops[writer] = error
+
+    def stop(self, writer: int) -> TimefsError | None:
+        """Why the last `follow` did not go on with a writer, if it did not."""
+        return self._stops.get(writer)
+
+    def head(self, writer: int) -> Head:
+        """The newest pack of a writer that the index knows."""
+        with self._reading() as connection:
+            return head(connection, writer)
+
+    def _expect_head(self, reader: PackReader, writer: int) -> None:
+        """Look at the newest pack known again if anything about its object has changed."""
+        known = self.head(writer)
+        seen = known, reader.backend.stamp(pack_name(writer, known.number))
+        if self._seen.get(writer) != seen:
+            with self._reading() as connection:
+                expect_head(connection, reader, writer)
+            self._seen[writer] = seen
 
     def _prove(self, reader: PackReader) -> None:
         """After a start of the system: does the index know packs that are not there?
@@ -319,32 +361,22 @@ class Index:
         One process may follow a pack that another has not made durable yet; a power cut may then
         take the pack alone.
         """
-        if all(self.agrees(reader, state.writer) for state in self.writers()):
-            with self._changing() as connection:
-                connection.change("UPDATE meta SET boot = ?", boot_id())
-            self._proven = True
+        try:
+            for state in self.writers():
+                with self._reading() as connection:
+                    expect_head(connection, reader, state.writer)
+        except ForkedError as error:
+            log.warning(
+                "index %s: it knows packs that are not there, as after a power cut; "
+                "making it again: %s",
+                self._path,
+                error,
+            )
+            self.rebuild(reader)
             return
-        log.warning(
-            "index %s: it knows packs that are not there, as after a power cut; making it again",
-            self._path,
-        )
-        self.rebuild(reader)
-
-    def agrees(self, reader: PackReader, writer: int) -> bool:
-        """Whether the newest pack of a writer that the index knows is there, and is that one."""
-        newest = self.ask(
-            "SELECT number, trans, part FROM packs WHERE writer = ? ORDER BY number DESC LIMIT 1",
-            writer,
-        )
-        for number, transaction, part in newest:
-            try:
-                envelope = reader.footer(writer, number).envelope
-            except NotFoundError:
-                return False
-            except DamagedError:
-                return True  # it is there; how bad it is is for a check to say
-            return (envelope.transaction, envelope.part) == (transaction, part)
-        return True
+        with self._changing() as connection:
+            connection.change("UPDATE meta SET boot = ?", boot_id())
+        self._proven = True
 
     def _follow(self, reader: PackReader, writer: int) -> None:
         while True:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from store.clock import Clock
-from store.errors import DamagedError, NotFoundError
+from store.errors import DamagedError, ForkedError, NotFoundError, UnsupportedError
 from store.format.row import epoch_of, position, sequence_of
 from store.history import FileState, History, Instant
 from store.image import Image
@@ -19,7 +19,8 @@ from store.index.run import Runs
 from store.index.schema import decode_name, encode_name
 from store.packs.reader import PackReader
 
-_BY_MACHINE = "SELECT writer FROM writers WHERE machine = ?"
+_BY_MACHINE = "SELECT writer FROM writers WHERE machine = ? ORDER BY writer LIMIT 1"
+"""The first who claimed a name has it."""
 
 
 class IndexedHistory(History):
@@ -39,7 +40,7 @@ class IndexedHistory(History):
         rows = self._index.ask(
             "SELECT machine FROM writers WHERE writer IN (SELECT writer FROM instants)"
         )
-        return sorted(decode_name(machine) for (machine,) in rows)
+        return sorted({decode_name(machine) for (machine,) in rows})
 
     def _writer(self, machine: str) -> int:
         rows = self._index.ask(_BY_MACHINE, encode_name(machine))
@@ -50,6 +51,10 @@ class IndexedHistory(History):
             self._index.follow(self._reader, rows[0][0])
         if not rows:
             raise NotFoundError(f"{machine}: no such machine; `timefs log` lists them")
+        stop = self._index.stop(rows[0][0])
+        if isinstance(stop, ForkedError | UnsupportedError):
+            self._pages.clear()
+            raise type(stop)(f"{machine}: {stop}")
         return rows[0][0]
 
     def instants(self, machine: str) -> Sequence[Instant]:

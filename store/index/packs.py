@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from store.format.pack import PackReference
+from store.format.statement import PackReference
 from store.index.index import Index
 
 

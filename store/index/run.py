@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from store.format.pack import PackReference
 from store.format.row import RowKind, Rows, position
+from store.format.statement import PackReference
 
 PAGE_BYTES: Final = 4 << 20
 """The index keeps a file's runs in pages of this much of the file."""

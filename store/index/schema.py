@@ -8,7 +8,7 @@ checksum beside them.
 from enum import IntEnum
 from typing import Final
 
-INDEX_FORMAT: Final = 6
+INDEX_FORMAT: Final = 7
 
 
 class EventKind(IntEnum):
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS writers (
     position INTEGER);
 CREATE TABLE IF NOT EXISTS packs (
     writer INTEGER, number INTEGER, epoch INTEGER, trans BLOB, part INTEGER, last INTEGER,
-    blocks INTEGER, bytes INTEGER, position INTEGER,
+    blocks INTEGER, bytes INTEGER, position INTEGER, fingerprint BLOB,
     PRIMARY KEY (writer, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
     writer INTEGER, number INTEGER, position INTEGER, epoch INTEGER, reason TEXT,

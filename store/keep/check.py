@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+from blake3 import blake3
 
-from store.errors import DamagedError, TimefsError
-from store.format.pack import PackReference, pack_name
+from store.errors import DamagedError, ForkedError, TimefsError
+from store.format.limits import WRITER_MIN
+from store.format.pack import pack_name
 from store.format.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
+from store.format.statement import PackReference
 from store.history import FileState, Instant
 from store.index.index import Index, WriterState
 from store.index.index.packs import lost_packs
@@ -23,6 +26,9 @@ from store.index.pages import parse_page
 from store.index.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs
 from store.packs.reader import Footer, frame_table
 from store.repository import Repository
+
+LINE_BYTES: Final = 8
+"""Enough to tell lines apart by eye."""
 
 
 class Finding(NamedTuple):
@@ -43,6 +49,9 @@ class Report(NamedTuple):
     checked_bytes: int
     """Stored bytes that were read."""
     findings: list[Finding]
+    line: str
+    """Which history the repository holds: equal where all machines' newest packs are, which name
+    all before them."""
 
     @property
     def damaged(self) -> bool:
@@ -72,6 +81,8 @@ class Check:
         self._progress = progress
         self._findings: list[Finding] = []
         self._bad: set[PackReference] = set()
+        self._stopped: set[int] = set()
+        """Writers whose packs do not continue what is known of them."""
         self._packs = 0
         self._rows = 0
         self._bytes = 0
@@ -79,18 +90,48 @@ class Check:
     def run(self) -> Report:
         self._index.follow(self._reader)
         with self._index.snapshot():  # captures may go on meanwhile
+            self._check_lines()
             self._check_packs()
             self._check_index()
-        if not self._bad:  # else there is no truth to compare with
+            line = self._line()
+        if not self._bad and not self._stopped:  # else there is no truth to compare with
             self._check_catalog()
             if self._deep:
                 self._compare_rebuilt()
-        return Report(self._packs, self._rows, self._bytes, self._findings)
+        return Report(self._packs, self._rows, self._bytes, self._findings, line)
+
+    def _line(self) -> str:
+        heads = blake3()
+        for state in sorted(self._index.writers()):
+            heads.update(self._index.head(state.writer).fingerprint)
+        return heads.hexdigest(length=LINE_BYTES)
+
+    def _check_lines(self) -> None:
+        """Writers that are not followed any more, and those that claim another's machine."""
+        for name in self._repository.backend.strays():
+            text = f"{name}: no pack of ours; it is passed over, nothing is lost"
+            self._findings.append(Finding(False, text, []))
+        for writer in self._repository.backend.writers():
+            if writer < WRITER_MIN:
+                self._find(f"packs/{writer:08x}: no machine has that number; move it away")
+        owners: dict[str, int] = {}
+        for state in sorted(self._index.writers()):
+            stop = self._index.stop(state.writer)
+            if stop is not None:
+                self._stopped.add(state.writer)
+                self._find(f"{state.machine}: {stop}")
+            owner = owners.setdefault(state.machine, state.writer)
+            if owner != state.writer:
+                self._find(
+                    f"{state.machine}: writer {state.writer:08x} claims this machine, which is "
+                    f"writer {owner:08x}'s; nothing of it is shown; move its packs away"
+                )
 
     def _check_packs(self) -> None:
         footers = [
             PackReference(state.writer, number)
             for state in self._index.writers()
+            if not isinstance(self._index.stop(state.writer), ForkedError)
             for number in self._expected(state)
         ]
         for pack in footers:
@@ -104,6 +145,8 @@ class Check:
         self._findings.append(Finding(True, message, hurts))
 
     def _expected(self, state: WriterState) -> range:
+        if state.writer in self._stopped:
+            return range(state.next_number)
         there = self._repository.backend.list(state.writer)
         return range(max([state.next_number - 1, *there]) + 1)
 
@@ -173,7 +216,8 @@ class Check:
     def _check_index(self) -> None:
         try:
             for stored in stored_pages(self._index):
-                self._check_page(stored)
+                if stored.key.writer not in self._stopped:
+                    self._check_page(stored)
         except DamagedError as error:
             self._find(str(error))
         for writer, number in lost_packs(self._index):
@@ -237,6 +281,8 @@ def hurt(repository: Repository, bad: BadSlots) -> Iterator[str]:
     """The files that need bad slots, with the instants at which they do."""
     for (writer, file), pages in sorted(_candidates(repository.index, bad).items()):
         machine = next(s.machine for s in repository.index.writers() if s.writer == writer)
+        if repository.index.stop(writer) is not None:
+            continue  # said of the whole machine
         instants: list[Instant] = []
         name = f"file {file}"
         for instant in repository.history.instants(machine):

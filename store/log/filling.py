@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from store.format.frame import FRAME_BLOCKS_MAX, SCATTERED_BLOCKS_MAX, Frame, encode_frame
-from store.format.pack import PackReference
 from store.format.row import BLOCK_BYTES, ROW, Row, Rows
+from store.format.statement import PackReference
 from store.ranges import stretches
 
 PACK_BLOCKS: Final = 8192

@@ -13,10 +13,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from store.errors import DamagedError, ExistsError
+from store.errors import ExistsError
 from store.format.keys import Keys
-from store.format.pack import PackIdentity, build_pack, encode_statement, pack_name
+from store.format.pack import NO_HEAD, PackIdentity, build_pack, pack_name
 from store.format.row import BLOCK_BYTES, ROW, blocks_of
+from store.format.statement import encode_statement
 from store.history import Instant
 from store.index.index import DIGEST_MAPS, Index
 from store.index.index.files import KnownFile, known_files
@@ -84,6 +85,8 @@ class MachineLogs:
         """
         self._index.follow(self._reader)
         for writer in [state.writer for state in self._index.writers()]:
+            if self._index.stop(writer) is not None:
+                continue  # `state` says so, of its machine
             there = self._reader.backend.sizes(writer)
             known = pack_sizes(self._index, writer)
             gone = [number for number, size in known if there.get(number) != size]
@@ -102,22 +105,21 @@ class MachineLogs:
         """Where the machine's log stands; a new machine is given the next free writer.
 
         Raises:
-            DamagedError: the log's end is not the one that was known.
+            ForkedError: the packs are not those that were known.
+            UnsupportedError: a newer timefs went on with the log.
         """
         self._index.follow(self._reader)
         while True:
-            known = {state.machine: state for state in self._index.writers()}
+            writers = sorted(self._index.writers(), reverse=True)
+            known = {state.machine: state for state in writers}  # the first to claim it has it
             if machine in known:
                 break
-            self._register(machine, max((s.writer for s in known.values()), default=0) + 1)
+            self._register(machine, max((s.writer for s in writers), default=0) + 1)
             self._index.follow(self._reader)
         state = known[machine]
-        if not self._index.agrees(self._reader, state.writer):
-            raise DamagedError(
-                f"{machine}: its newest pack is not there any more, as when a repository is put "
-                f"back from an older copy; run `timefs check` for what that hurts, and `timefs "
-                f"rebuild` to go on without it"
-            )
+        stop = self._index.stop(state.writer)
+        if stop is not None:
+            raise type(stop)(f"{machine}: {stop}")
         return MachineState(
             machine,
             state.writer,
@@ -128,7 +130,9 @@ class MachineLogs:
 
     def _register(self, machine: str, writer: int) -> None:
         """Pack 0 of a writer holds nothing but its machine's name; whoever makes it has it."""
-        identity = PackIdentity(self._repository, writer, 0, 0, os.urandom(16), 1, last=True)
+        identity = PackIdentity(
+            self._repository, writer, 0, 0, os.urandom(16), 1, last=True, previous=NO_HEAD
+        )
         content = build_pack(identity, [], b"", encode_statement(np.empty(0, ROW), [], [machine]))
         with suppress(ExistsError):
             self._reader.backend.create(pack_name(writer, 0), content)
@@ -148,6 +152,7 @@ class MachineLogs:
             state.machine,
             state.writer,
             state.next_number,
+            self._index.head(state.writer),
             state.epoch + 1,
             time_ns,
             each_byte_once,

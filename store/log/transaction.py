@@ -17,7 +17,7 @@ import numpy.typing as npt
 from store.errors import BusyError, ExistsError
 from store.format.digest import digests_of, nonzero_blocks, row_check
 from store.format.keys import Keys
-from store.format.pack import PackIdentity, PackReference, build_pack, encode_statement, pack_name
+from store.format.pack import Head, PackIdentity, build_pack, fingerprint_of, pack_name
 from store.format.row import (
     BLOCK_BYTES,
     DIGEST_BYTES,
@@ -29,6 +29,7 @@ from store.format.row import (
     RowKind,
     blocks_of,
 )
+from store.format.statement import PackReference, encode_statement
 from store.history import FileKind
 from store.log.duplicates import DuplicateSearch, Places
 from store.log.filling import PACK_BLOCKS, Filling
@@ -55,10 +56,19 @@ class TransactionIdentity(NamedTuple):
     machine: str
     writer: int
     next_number: int
+    head: Head
+    """The newest pack before `next_number`."""
     epoch: int
     time_ns: int
     each_byte_once: bool = False
     """The caller's promise that it covers no byte of a file twice."""
+
+
+class Sealed(NamedTuple):
+    """A pack that is durable."""
+
+    stored_bytes: int
+    head: Head
 
 
 class Committed(NamedTuple):
@@ -92,7 +102,7 @@ class Transaction:
         self._workers = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "compress")
         self._filling = Filling(identity.machine, self._workers)
         self._sealer = ThreadPoolExecutor(1, "seal")
-        self._sealing: list[Future[int]] = []
+        self._sealing: list[Future[Sealed]] = []
         self._stored_bytes = 0
         self._new_bytes = 0
         self._duplicate_bytes = 0
@@ -258,6 +268,7 @@ class Transaction:
             self._transaction,
             self._part,
             last,
+            self._identity.head,
             self._identity.each_byte_once,
         )
         before = self._sealing[-1] if self._sealing else None
@@ -267,11 +278,13 @@ class Transaction:
         self._part += 1
         self._filling = Filling(self._identity.machine, self._workers)
         while len(self._sealing) > PACKS_IN_FLIGHT:
-            self._stored_bytes += self._sealing.pop(0).result()
+            self._stored_bytes += self._sealing.pop(0).result().stored_bytes
 
-    def _put(self, identity: PackIdentity, filling: Filling, before: Future[int] | None) -> int:
-        if before is not None:
-            before.result()  # a pack after one that failed would leave a gap, read as a loss
+    def _put(
+        self, identity: PackIdentity, filling: Filling, before: Future[Sealed] | None
+    ) -> Sealed:
+        if before is not None:  # a pack after one that failed would leave a gap, read as a loss
+            identity = identity._replace(previous=before.result().head)
         frames = filling.frames()
         statement = encode_statement(filling.rows, list(filling.references), filling.names)
         content = build_pack(identity, frames, b"".join(filling.digests), statement)
@@ -282,14 +295,14 @@ class Transaction:
                 f"{self._identity.machine}: another capture of it took over at pack "
                 f"{identity.number} and fenced this one; nothing was lost, capture again"
             ) from error
-        return len(content)
+        return Sealed(len(content), Head(identity.number, fingerprint_of(content)))
 
     def commit(self) -> Committed:
         """Seal what is left; once this returns, the transaction is durable."""
         try:
             self._seal(last=True)
             for sealing in self._sealing:
-                self._stored_bytes += sealing.result()
+                self._stored_bytes += sealing.result().stored_bytes
         finally:
             self.abandon()
         return Committed(self._part - 1, self._stored_bytes, self._new_bytes, self._duplicate_bytes)

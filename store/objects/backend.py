@@ -7,6 +7,7 @@ returns. Thread-safe and process-safe.
 
 import errno
 import os
+import re
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -21,10 +22,18 @@ from store.errors import (
     ReadOnlyError,
     TimefsError,
 )
+from store.format.limits import NUMBER_MAX
 from store.format.pack import pack_name
+
+_WRITER: Final = re.compile("[0-9a-f]{8}")
+_NUMBER: Final = re.compile("[0-9]{10}", re.ASCII)
 
 OPEN_MAX: Final = 128
 """Objects that a directory backend keeps open for reading."""
+
+
+Stamp = tuple[int, ...]
+"""Compared with others of the same name and nothing else."""
 
 
 class Backend(ABC):
@@ -52,8 +61,16 @@ class Backend(ABC):
         """Whether there is such an object."""
 
     @abstractmethod
+    def stamp(self, name: str) -> Stamp | None:
+        """What changes when another object takes a name; nothing if there is none."""
+
+    @abstractmethod
     def writers(self) -> list[int]:
         """Numbers of the writers that have a place for packs, sorted."""
+
+    @abstractmethod
+    def strays(self) -> "list[str]":
+        """Names among the packs that are none of ours, sorted; they are passed over."""
 
     @abstractmethod
     def list(self, writer: int) -> list[int]:
@@ -174,19 +191,43 @@ class DirectoryBackend(Backend):
             raise translate(error, str(self.root / name)) from error
         return True
 
+    def stamp(self, name: str) -> Stamp | None:
+        try:
+            status = os.stat(self.root / name)  # noqa: PTH116  # a third of Path.stat's time
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise translate(error, str(self.root / name)) from error
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
     def writers(self) -> list[int]:
         folder = (self.root / pack_name(0, 0)).parent.parent
         try:
-            return sorted(int(path.name, 16) for path in folder.iterdir() if path.is_dir())
+            return sorted(int(path.name, 16) for path in folder.iterdir() if _is_writer(path))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise translate(error, str(folder)) from error
 
-    def list(self, writer: int) -> list[int]:
+    def strays(self) -> "list[str]":
+        folder = (self.root / pack_name(0, 0)).parent.parent
+        found: list[Path] = []
+        try:
+            for path in folder.iterdir():
+                if not _is_writer(path):
+                    found.append(path)
+                else:
+                    found += (each for each in path.iterdir() if not _is_ours(each.name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise translate(error, str(folder)) from error
+        return sorted(str(path.relative_to(self.root)) for path in found)
+
+    def list(self, writer: int) -> "list[int]":
         folder = (self.root / pack_name(writer, 0)).parent
         try:
-            return sorted(int(name) for name in os.listdir(folder) if name.isdigit())  # noqa: PTH208
+            return sorted(int(name) for name in os.listdir(folder) if _is_number(name))  # noqa: PTH208
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -196,7 +237,7 @@ class DirectoryBackend(Backend):
         folder = (self.root / pack_name(writer, 0)).parent
         try:
             with os.scandir(folder) as entries:
-                return {int(e.name): e.stat().st_size for e in entries if e.name.isdigit()}
+                return {int(e.name): e.stat().st_size for e in entries if _is_number(e.name)}
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -266,6 +307,20 @@ class DirectoryBackend(Backend):
         """Let go of every open object; the next read opens it again."""
         with self._lock:
             self._open.clear()
+
+
+def _is_writer(path: Path) -> bool:
+    """Whether a folder among the packs is a writer's: other systems leave folders everywhere."""
+    return _WRITER.fullmatch(path.name) is not None and path.is_dir()
+
+
+def _is_number(name: str) -> bool:
+    return _NUMBER.fullmatch(name) is not None and int(name) <= NUMBER_MAX
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name in a writer's folder is a pack's, or of one that is being made."""
+    return _is_number(name) or (name.startswith(".") and _is_number(name[1:].partition(".")[0]))
 
 
 class _OpenFile:

@@ -59,6 +59,12 @@ class FrameReader:
         self._kept_bytes = 0
         self._local = threading.local()
 
+    def clear(self) -> None:
+        """Keep no frame."""
+        with self._lock:
+            self._kept.clear()
+            self._kept_bytes = 0
+
     def read_into(self, table: FrameTable, address: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of consecutive slots; `address` is slot x 4096 + offset.
 

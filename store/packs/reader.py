@@ -16,16 +16,9 @@ import numpy as np
 from store.errors import DamagedError, NotFoundError
 from store.format.digest import checksum, digests_of, row_check
 from store.format.keys import Keys
-from store.format.pack import (
-    ENVELOPE,
-    Envelope,
-    Statement,
-    decode_statement,
-    decode_table,
-    pack_name,
-    parse_envelope,
-)
+from store.format.pack import ENVELOPE, Envelope, decode_table, pack_name, parse_envelope
 from store.format.row import BLOCK_BYTES, DIGEST_BYTES
+from store.format.statement import Statement, decode_statement
 from store.objects.backend import Backend
 from store.packs.frames import CACHE_BYTES, FrameReader, FrameTable, missing
 
@@ -65,6 +58,14 @@ class PackReader:
         self._frames = FrameReader(backend, cache_bytes)
         self.statistics = self._frames.statistics
 
+    def clear(self) -> None:
+        """Keep nothing that was read: other packs may have taken the names."""
+        with self._lock:
+            self._tables.clear()
+            self._tables_frames = 0
+            self._digests.clear()
+        self._frames.clear()
+
     def footer(self, writer: int, number: int) -> Footer:
         """The envelope, frame table and statement of a pack, from whichever copy is whole.
 
@@ -89,6 +90,12 @@ class PackReader:
             flaws,
         )
         return Footer(envelope, table, statement, flaws)
+
+    def envelope(self, writer: int, number: int) -> Envelope:
+        """The envelope of a pack, from whichever copy is whole; raises as `footer` does."""
+        name = pack_name(writer, number)
+        self.backend.forget(name)  # another may have taken its place
+        return self._envelope(name, writer, number, self.backend.size(name), [])
 
     def _envelope(
         self, name: str, writer: int, number: int, size: int, flaws: list[str]

@@ -41,6 +41,7 @@ def shape(text: str) -> list[str]:
     """A text without what differs from machine to machine: numbers, units, times, columns."""
     text = SECOND.sub("TIME", text)
     text = re.sub(r"[0-9]+(\.[0-9]+)? ([KMG]i)?B\b", "SIZE", text)
+    text = re.sub(r"\b[0-9a-f]{16}\b", "LINE", text)
     return re.sub(r"[0-9]+", "N", text).split()
 
 

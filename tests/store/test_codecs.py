@@ -7,33 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import DamagedError, UnsupportedError
+from store.format.columns import decode_column, encode_column
 from store.format.digest import block_digest, checksum, digests_of, nonzero_blocks, row_check
 from store.format.frame import FRAME_BLOCKS_MAX, Codec, decode_frame, encode_frame
 from store.format.keys import Keys
-from store.format.pack import (
-    ENVELOPE,
-    PackIdentity,
-    PackReference,
-    build_pack,
-    decode_statement,
-    encode_statement,
-    pack_name,
-    parse_envelope,
-)
+from store.format.limits import FILE_BYTES_MAX, SEQUENCE_MAX
+from store.format.pack import ENVELOPE, NO_HEAD, PackIdentity, build_pack, pack_name, parse_envelope
 from store.format.row import (
+    FLAGS,
     ROW,
+    ROW_BLOCKS_MAX,
     Row,
     RowKind,
-    decode_rows,
-    encode_rows,
     epoch_of,
     position,
     sequence_of,
 )
+from store.format.statement import PackReference, decode_statement, encode_statement
 from store.objects.backend import DirectoryBackend
 from store.packs.reader import PackReader
 
@@ -43,11 +38,11 @@ REPOSITORY = bytes(range(16))
 rows = st.builds(
     Row,
     kind=st.sampled_from([int(kind) for kind in RowKind]),
-    flags=st.integers(0, 255),
+    flags=st.integers(0, 1),
     file=st.integers(0, 2**32 - 1),
-    offset=st.integers(0, 2**63 - 1),
-    length=st.integers(0, 2**63 - 1),
-    sequence=st.integers(1, 2**40 - 1),
+    offset=st.integers(0, FILE_BYTES_MAX),
+    length=st.integers(0, FILE_BYTES_MAX),
+    sequence=st.integers(1, SEQUENCE_MAX),
     time_ns=st.integers(-(2**63), 2**63 - 1),
     pack=st.integers(0, 3),
     slot=st.integers(0, 2**32 - 1),
@@ -59,12 +54,30 @@ def array(listed: list[Row]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     return np.array([tuple(row) for row in listed], ROW)
 
 
-@given(st.lists(rows, max_size=20))
-def test_rows_come_back(listed: list[Row]):
-    encoded = encode_rows(array(listed))
-    assert decode_rows(encoded, len(listed), "here").tolist() == [tuple(row) for row in listed]
-    with pytest.raises(DamagedError, match="here: rows: expected"):
-        decode_rows(encoded + b"\0", len(listed), "here")
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9).map(lambda n: n << 20)),
+    st.sampled_from([1, 1000]),
+)
+def test_columns_of_any_numbers_come_back(listed: list[int], scale: int):
+    whole = [abs(number) // scale * scale * (-1 if number < 0 else 1) for number in listed]
+    numbers = np.array(whole, np.int64)
+    encoded = encode_column(numbers, scale)
+    decoded, rest = decode_column(memoryview(encoded + b"rest"), len(listed), "here")
+    assert decoded.tolist() == numbers.tolist()
+    assert bytes(rest) == b"rest"
+    if numbers.any():
+        with pytest.raises(DamagedError, match="here: a column"):
+            decode_column(memoryview(encoded[:-1]), len(listed), "here")
+
+
+def usable(row: Row, names: int) -> Row:
+    """A row as one may be: what it claims within its limits."""
+    row = row._replace(flags=row.flags & FLAGS[row.kind])
+    if row.kind == RowKind.FILE:
+        return row._replace(offset=row.offset % names, length=row.length % (names + 1))
+    if row.kind == RowKind.DATA:
+        return row._replace(length=row.length % (ROW_BLOCKS_MAX * 4096 + 1))
+    return row
 
 
 @given(st.integers(0, 2**23 - 1), st.integers(0, 2**40 - 1))
@@ -115,11 +128,14 @@ def test_a_format_of_the_future_is_refused_and_not_called_damage():
 
 
 def identity(number: int = 0) -> PackIdentity:
-    return PackIdentity(REPOSITORY, 1, number, 1, bytes(16), 1, last=True)
+    return PackIdentity(REPOSITORY, 1, number, 1, bytes(16), 1, last=True, previous=NO_HEAD)
 
 
 names = st.lists(
-    st.binary(min_size=1, max_size=20).map(os.fsdecode) | st.text(max_size=20), max_size=5
+    (st.binary(min_size=1, max_size=20).map(os.fsdecode) | st.text(max_size=20)).filter(
+        lambda name: "\0" not in name
+    ),
+    max_size=5,
 )
 
 
@@ -132,13 +148,10 @@ def test_statements_come_back(
     listed: list[Row], packs: list[tuple[int, int]], some_names: list[str]
 ):
     all_names = ["vm1", *some_names]
-    usable = [
-        row._replace(offset=row.offset % len(all_names)) if row.kind == RowKind.FILE else row
-        for row in listed
-    ]
+    kept = [usable(row, len(all_names)) for row in listed]
     references = [PackReference(*pack) for pack in packs]
-    statement = decode_statement(encode_statement(array(usable), references, all_names), "here")
-    assert statement.rows.tolist() == [tuple(row) for row in usable]
+    statement = decode_statement(encode_statement(array(kept), references, all_names), "here")
+    assert statement.rows.tolist() == [tuple(row) for row in kept]
     assert (statement.packs, statement.names) == (references, all_names)
 
 
@@ -151,6 +164,51 @@ def test_a_statement_that_refers_to_what_it_does_not_hold_is_damage(wrong: str):
     )
     with pytest.raises(DamagedError, match="here: statement"):
         decode_statement(stored, "here")
+
+
+LIMIT_BREAKERS = {
+    "offset": Row(RowKind.RESIZE, 0, 1, 2**63 + 5, 0, 1, 0, 0, 0, 0),
+    "length": Row(RowKind.DATA, 0, 1, 0, 2**50, 1, 0, 0, 0, 0),
+    "zeros beyond any file": Row(RowKind.ZERO, 0, 1, 0, 2**60, 1, 0, 0, 0, 0),
+    "sequence": Row(RowKind.ZERO, 0, 1, 0, 1, 2**41, 0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("what", LIMIT_BREAKERS)
+def test_a_row_that_claims_more_than_any_may_is_damage(what: str):
+    stored = encode_statement(array([LIMIT_BREAKERS[what]]), [], ["vm1"])
+    with pytest.raises(DamagedError, match="out of range"):
+        decode_statement(stored, "here")
+
+
+@pytest.mark.parametrize(("kind", "flags"), [(6, 0), (255, 0), (0, 1), (5, 2), (3, 4)])
+def test_kinds_and_flags_of_the_future_are_refused_and_not_called_damage(kind: int, flags: int):
+    stored = encode_statement(array([Row(kind, flags, 1, 0, 1, 1, 0, 0, 0, 0)]), [], ["vm1"])
+    with pytest.raises(UnsupportedError, match="use a newer timefs"):
+        decode_statement(stored, "here")
+
+
+def test_a_statement_that_would_fill_the_memory_is_refused_before_it_is_decoded():
+    compressor = zstandard.ZstdCompressor().compressobj(size=1 << 32)
+    bomb = b"".join(compressor.compress(bytes(1 << 24)) for _ in range(256)) + compressor.flush()
+    with pytest.raises(DamagedError, match="at most"):
+        decode_statement(bomb, "here")
+    frame = zstandard.compress(bytes(1 << 28))
+    with pytest.raises(DamagedError, match="leaves its size"):
+        decode_frame(frame, 1, Codec.ZSTD, checksum(frame))
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_five_hundred_changes_with_times_of_their_own_take_ten_bytes_a_row(scattered: bool):
+    chance = random.Random(1)
+    listed: list[Row] = []
+    time_ns, offset = 1_700_000_000_000_000_000, 0
+    for number in range(500):
+        time_ns += int(chance.expovariate(1 / 10_000)) * 1000
+        offset = chance.randrange(1 << 24) * 4096 if scattered or number % 2 else offset + 4096
+        check = chance.getrandbits(32)
+        listed.append(Row(RowKind.DATA, 0, 1, offset, 4096, number + 1, time_ns, 0, number, check))
+    assert len(encode_statement(array(listed), [], ["vm1"])) <= 10 * 500
 
 
 @given(st.binary(max_size=400))

@@ -58,6 +58,8 @@ class History:
 
     def copy_to(self, folder: Path) -> "History":
         shutil.copytree(self.folder, folder)
+        (cache,) = (folder / "cache").iterdir()
+        cache.rename(cache.with_name(cache_name(folder / "repo", cache.name.partition("-")[0])))
         copy = object.__new__(History)
         copy.folder, copy.root, copy.time_ns = folder, folder / "repo", self.time_ns
         copy.files = {machine: dict(files) for machine, files in self.files.items()}

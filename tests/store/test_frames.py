@@ -9,8 +9,9 @@ import pytest
 from store.errors import DamagedError
 from store.format.frame import encode_frame
 from store.format.keys import Keys
-from store.format.pack import PackIdentity, build_pack, encode_statement, pack_name
+from store.format.pack import NO_HEAD, PackIdentity, build_pack, pack_name
 from store.format.row import BLOCK_BYTES, ROW
+from store.format.statement import encode_statement
 from store.objects.backend import DirectoryBackend
 from store.packs.reader import PackReader
 
@@ -47,7 +48,7 @@ class Packed:
             for number in range(FRAMES)
         ]
         self.plain = b"".join(frames)
-        identity = PackIdentity(REPOSITORY, 1, 0, 1, bytes(16), 1, last=True)
+        identity = PackIdentity(REPOSITORY, 1, 0, 1, bytes(16), 1, last=True, previous=NO_HEAD)
         statement = encode_statement(np.array([], ROW), [], ["vm1"])
         digests = bytes(16 * BLOCKS * FRAMES)
         encoded = [encode_frame(frame) for frame in frames]

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from store.description import create_repository
-from store.errors import DamagedError
+from store.errors import ForkedError
 from store.format.pack import pack_name
 from store.index.database import connect
 from store.index.index import index as index_module
@@ -90,7 +90,7 @@ def test_without_a_reboot_a_newest_pack_that_is_gone_is_a_loss_and_no_capture_go
     write_instants(repository, "vm1", [b"one", b"two"])
     assert len(times(repository)) == 2
     place.newest(repository).unlink()
-    with pytest.raises(DamagedError, match="newest pack is not there any more"):
+    with pytest.raises(ForkedError, match="gone, which this host knew"):
         repository.logs.state("vm1")
     repository.index.rebuild(repository.reader)
     assert len(times(repository)) == 1
@@ -104,7 +104,7 @@ def test_an_index_torn_anywhere_is_made_again_after_a_reboot(
     kept = write_instants(repository, "vm1", [bytes([n]) * 70_000 for n in range(1, 9)])
     times(repository)
     repository.close()
-    file = (place.cache / repository.id / "index.sqlite").resolve()
+    file = (repository.cache / "index.sqlite").resolve()
     whole = file.read_bytes()
     random = Random(1)
     reboot(monkeypatch)
@@ -118,17 +118,17 @@ def test_an_index_torn_anywhere_is_made_again_after_a_reboot(
             torn[page : page + 4096] = bytes(4096)
         else:
             torn[page : page + 4096] = random.randbytes(4096)
-        file = (place.cache / repository.id / "index.sqlite").resolve()
+        file = (repository.cache / "index.sqlite").resolve()
         file.write_bytes(torn)
         repository = place.open()
         assert times(repository) == kept
         findings = check(repository, deep=attempt % 4 == 0, progress=lambda _: None).findings
         assert not findings, (page, kind, findings)
         repository.close()
-        file = (place.cache / repository.id / "index.sqlite").resolve()
+        file = (repository.cache / "index.sqlite").resolve()
         with closing(connect(file)) as connection:
             connection.change("UPDATE meta SET boot = 'before'")
-    left = sorted(path.name for path in (place.cache / repository.id).iterdir())
+    left = sorted(path.name for path in repository.cache.iterdir())
     assert len(left) <= 4, left
 
 
@@ -165,7 +165,7 @@ def test_an_older_format_is_made_again_without_a_word(
     repository = place.open()
     kept = write_instants(repository, "vm1", [b"one"])
     repository.close()
-    file = place.cache / repository.id / "index.sqlite"
+    file = repository.cache / "index.sqlite"
     file.unlink()
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE meta (format INTEGER, repository BLOB)")

@@ -44,7 +44,7 @@ class Copies:
     def __init__(self, repository: Repository, folder: Path) -> None:
         self._repository = repository
         self._folder = folder
-        self.file = folder / repository.id / "index.sqlite"
+        self.file = folder / repository.cache.name / "index.sqlite"
         self.log = self.file.with_name("index.sqlite-wal")
 
     def put(self, database: bytes, log: bytes | None = None) -> Repository:

@@ -36,8 +36,10 @@ def check(session: Session, deep: bool) -> None:
             "rows": report.rows,
             "checked_bytes": report.checked_bytes,
             "damaged": report.damaged,
+            "line": report.line,
         },
-        f"checked {report.packs} packs, {report.rows} rows, {human_bytes(report.checked_bytes)}",
+        f"checked {report.packs} packs, {report.rows} rows, {human_bytes(report.checked_bytes)}; "
+        f"line {report.line}",
     )
     if report.damaged:
         count = sum(finding.damage for finding in report.findings)

@@ -1,4 +1,4 @@
-"""A frozen repository of format 1: every later timefs reads it, byte for byte."""
+"""A frozen repository of format 2: every later timefs reads it, byte for byte."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from store.history import FileKind
 from store.keep.check import check
 from store.repository import Repository
 
-FROZEN = Path(__file__).parent / "format1"
+FROZEN = Path(__file__).parent / "format2"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_every_file_of_every_instant_reads_as_frozen(repository: Repository):
 def test_the_frozen_repository_is_whole(repository: Repository):
     report = check(repository, deep=True, progress=lambda _bytes: None)
     assert report.findings == []
-    assert report.packs == 9
+    assert report.packs == 6
 
 
 def test_history_goes_on_from_the_frozen_repository(repository: Repository):
