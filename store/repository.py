@@ -15,7 +15,7 @@ from store.clock import Clock, SystemClock
 from store.description import describe
 from store.format.keys import Keys
 from store.index.index import Index
-from store.index.index.indexed_history import IndexedHistory
+from store.index.indexed_history import IndexedHistory
 from store.log.machine_logs import MachineLogs
 from store.objects.backend import DirectoryBackend
 from store.packs.reader import CACHE_BYTES, PackReader

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from store.index.index.files import KnownFile
-
 from capture.rescan import Scan, Source
 from store.errors import TimefsError, UsageError
 from store.history import FileKind
+from store.index.files import KnownFile
 from store.log.digestmap import DigestMap
 from store.log.machine_logs import MachineState
 from store.repository import Repository

@@ -21,7 +21,7 @@ from store.errors import BusyError, DamagedError
 from store.format.row import RowKind, epoch_of
 from store.format.statement import PackReference, Statement
 from store.index.index import Index
-from store.index.index.packs import CompletePack, complete_packs
+from store.index.packs import CompletePack, complete_packs
 from store.log.claim import claim_catalog
 from store.packs.reader import PackReader
 

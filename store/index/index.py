@@ -28,7 +28,7 @@ from store.format.pack import Head, pack_name
 from store.index.database import Connection, ForeignError, Value, connect
 from store.index.failures import OPEN_ROOM_BYTES, WRITE_ROOM_BYTES, boot_id, index_error, need_room
 from store.index.follow import WRITERS, Follower, WriterState, passed, writer_state
-from store.index.index.line import expect_head, head, known_writers
+from store.index.line import expect_head, head, known_writers
 from store.index.pages import page_runs, zeros_until
 from store.index.run import Runs
 from store.index.schema import INDEX_FORMAT, SCHEMA

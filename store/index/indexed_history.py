@@ -13,8 +13,8 @@ from store.format.row import epoch_of, position, sequence_of
 from store.history import FileState, History, Instant
 from store.image import Image
 from store.index.file_image import FileImage, PageCache
+from store.index.files import files_at
 from store.index.index import Index
-from store.index.index.files import files_at
 from store.index.run import Runs
 from store.index.schema import decode_name, encode_name
 from store.packs.reader import PackReader

@@ -1,8 +1,8 @@
 """Lines of packs: does what is there continue what the index knows?
 
-Defined here and only here: `known_writers`, `head` and `expect_head`. Used by the index when it follows a
-writer. Each pack names the fingerprint of the one before it, so packs make a line; an older copy of
-a repository that was put back and gone on with is another line under the same numbers. No state.
+Defined here and only here: `known_writers`, `head` and `expect_head`. Used by the index when it
+follows. Each pack names the fingerprint of the one before it, so packs make a line; an older copy
+of a repository that was put back and gone on with is another line under the same numbers. No state.
 """
 
 from store.errors import DamagedError, ForkedError, NotFoundError, UnsupportedError
@@ -38,9 +38,9 @@ def expect_head(connection: Connection, reader: PackReader, writer: int) -> None
         return
     name = pack_name(writer, known.number)
     there = reader.backend.exists(name)
+    what = "not the one that this host knew" if there else "gone, which this host knew"
     raise ForkedError(
-        f"pack {name}: {'not the one that this host knew' if there else 'gone, which this host knew'}"
-        f", as when a repository is put back from an older copy: "
+        f"pack {name}: {what}, as when a repository is put back from an older copy: "
         f"{_parting(connection, reader, writer)}; nothing of this machine is read or continued "
         f"until `timefs rebuild` takes what is there for its history"
     )

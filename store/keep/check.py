@@ -20,9 +20,9 @@ from store.format.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, posi
 from store.format.statement import PackReference
 from store.history import FileState, Instant
 from store.index.index import Index, WriterState
-from store.index.index.packs import lost_packs
-from store.index.index.proof import StoredPage, differing_tables, files_of, stored_pages
+from store.index.packs import lost_packs
 from store.index.pages import parse_page
+from store.index.proof import StoredPage, differing_tables, files_of, stored_pages
 from store.index.run import LOST_WRITER, PAGE_BYTES, RUN, Run, Runs
 from store.packs.reader import Footer, frame_table
 from store.repository import Repository

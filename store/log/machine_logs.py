@@ -19,10 +19,10 @@ from store.format.pack import NO_HEAD, PackIdentity, build_pack, pack_name
 from store.format.row import BLOCK_BYTES, ROW, blocks_of
 from store.format.statement import encode_statement
 from store.history import Instant
+from store.index.files import KnownFile, known_files
 from store.index.index import DIGEST_MAPS, Index
-from store.index.index.files import KnownFile, known_files
-from store.index.index.indexed_history import IndexedHistory
-from store.index.index.packs import newest_packs, pack_sizes, sampled_packs
+from store.index.indexed_history import IndexedHistory
+from store.index.packs import newest_packs, pack_sizes, sampled_packs
 from store.index.run import PAGE_BYTES
 from store.log.claim import claim
 from store.log.digestmap import DigestMap, page_digests

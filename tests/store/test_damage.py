@@ -25,7 +25,7 @@ from store.index.database import connect
 from store.index.pages import PageKey, stored_checksum
 from store.index.run import RUN
 from store.keep.check import Finding, Report, check
-from store.repository import Repository
+from store.repository import Repository, cache_name
 from timefs.recorder import NamedSource, Order, record, silent
 
 State = dict[tuple[str, int, str], bytes]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store.index.index.files import KnownFile
 
 from store.description import create_repository
 from store.format.digest import block_digest
 from store.history import FileKind
+from store.index.files import KnownFile
 from store.log.digestmap import UNKNOWN_DIGEST, DigestMap
 from store.repository import Repository
 

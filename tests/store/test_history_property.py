@@ -24,7 +24,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from store.index.index.proof import differing_tables
 
 import store.log.transaction
 from store.catalog.catalog import SCHEMAS, Catalog
@@ -33,6 +32,7 @@ from store.description import create_repository
 from store.history import FileKind
 from store.image import ExtentKind
 from store.index.index import Index
+from store.index.proof import differing_tables
 from store.index.run import PAGE_BYTES
 from store.log.transaction import Transaction
 from store.repository import Repository

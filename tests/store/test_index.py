@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store.index.index.proof import derived_tables
 
 from store.description import create_repository
 from store.errors import TimefsError
 from store.history import FileKind
 from store.index.database import connect
+from store.index.proof import derived_tables
 from store.repository import Repository
 from tests.store.history import write_instants
 

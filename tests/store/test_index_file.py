@@ -12,8 +12,8 @@ import pytest
 from store.description import create_repository
 from store.errors import ForkedError
 from store.format.pack import pack_name
+from store.index import index as index_module
 from store.index.database import connect
-from store.index.index import index as index_module
 from store.keep.check import check
 from store.repository import Repository
 from tests.store.history import write_instants

@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from store.errors import DamagedError
+from store.index import index as index_module
 from store.index.database import (
     FRAME_BYTES,
     LOG_HEADER,
@@ -21,7 +22,6 @@ from store.index.database import (
     connect,
     log_sums,
 )
-from store.index.index import index as index_module
 from store.keep.check import check
 from store.repository import Repository
 from tests.store.test_index import CONTENTS, contents, dump, index_file, repository

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from store.index.index import index as index_module
+from store.index import index as index_module
 from tests.system.machine import Machine, seeded
 from tests.system.write_log import (
     LoggedDisk,
