@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from store.repository import cache_name
 from tests.cli.guest_disk import GuestDisk
 from tests.cli.program import Place
 
@@ -29,6 +30,8 @@ class World(NamedTuple):
         """Its repository and cache, to be changed by one test."""
         for name in ("repo", "cache"):
             shutil.copytree(self.place.folder / name, place.folder / name)
+        (cache,) = (place.folder / "cache").iterdir()
+        cache.rename(cache.with_name(cache_name(place.folder / "repo", cache.name[:32])))
 
     @property
     def repository(self) -> Path:

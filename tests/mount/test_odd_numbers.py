@@ -26,7 +26,7 @@ small = st.integers(0, SMALL) | numbers
 times = st.sampled_from([edge * sign for edge in edges for sign in (1, -1)]) | numbers
 claims = st.builds(
     Attributes, small, sized, sized, small, times, times, times, times,
-    st.none() | small, st.none() | small, small,
+    st.none() | small, st.none() | small, small, st.none() | small,
 )  # fmt: skip
 sound = st.builds(
     Attributes,
@@ -36,6 +36,7 @@ sound = st.builds(
     *[st.integers(-TIME_NS_MAX, TIME_NS_MAX)] * 4,
     *[st.none() | st.integers(0, SMALL - 1)] * 2,
     st.integers(0, SMALL - 1),
+    st.none() | st.integers(0, SMALL - 1),
 )
 
 

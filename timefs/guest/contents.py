@@ -4,7 +4,7 @@ Defined here and only here: `Contents`, `contents`, `partition_contents`, `is_ne
 `is_disk_like`. Used by timefs.guest.detect, slot and disktree. Pure functions.
 
 Nothing wipes all that was on a disk before, so that several things may seem to be there. What
-counts is what was written last, as far as can be told (decision 22):
+counts is what was written last, as far as can be told (decision 21):
 
 1. A whole GPT with the protective MBR that belongs to it.
 2. An MBR without one, unless the first sector is also the boot sector of a volume without a table,
