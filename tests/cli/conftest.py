@@ -30,7 +30,7 @@ class World(NamedTuple):
         """Its repository and cache, to be changed by one test."""
         for name in ("repo", "cache"):
             shutil.copytree(self.place.folder / name, place.folder / name)
-        (cache,) = (place.folder / "cache").iterdir()
+        (cache,) = (place.folder / "cache" / "timefs").iterdir()
         cache.rename(cache.with_name(cache_name(place.folder / "repo", cache.name[:32])))
 
     @property
