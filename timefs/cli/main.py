@@ -20,7 +20,7 @@ import click
 from store.errors import InterruptError, TimefsError, UsageError
 from store.objects.backend import translate
 from timefs import __version__
-from timefs.cli.session import error_line, shared_options
+from timefs.cli.session import error_line, shared_options, shown_text
 
 CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
@@ -101,6 +101,13 @@ def cli() -> None:
     """The program itself; what it does is its commands' business."""
 
 
+class TextFormatter(logging.Formatter):
+    """Warnings for people, on a terminal or in a log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown_text(super().format(record))
+
+
 class JsonFormatter(logging.Formatter):
     """Warnings for programs."""
 
@@ -117,7 +124,7 @@ def main() -> None:
     arguments = sys.argv[1:] or ["--help"]
     as_json = "--json" in arguments
     log = logging.StreamHandler()
-    log.setFormatter(JsonFormatter() if as_json else logging.Formatter("timefs: %(message)s"))
+    log.setFormatter(JsonFormatter() if as_json else TextFormatter("timefs: %(message)s"))
     logging.basicConfig(handlers=[log], level=logging.WARNING)
     code = _run(arguments, as_json=as_json)
     _drop_unwritten()

@@ -20,7 +20,7 @@ from store.repository import Repository, default_cache
 from timefs.config import Config, read_config
 from timefs.times import Names, spell
 from timefs.timetree import TimeTree
-from timefs.tree import Folder, Link, Node
+from timefs.tree import Folder, Link, Node, shown_name
 
 P = ParamSpec("P")
 
@@ -58,7 +58,7 @@ class Session:
 
     def show(self, record: dict[str, Any], text: str) -> None:
         """One result: a JSON object a line, or text for a person."""
-        click.echo(json.dumps(record) if self.json else text)
+        click.echo(json.dumps(record) if self.json else shown_text(text))
 
     def complain(self, error: TimefsError) -> None:
         """One error on standard error, as JSON or for a person."""
@@ -160,9 +160,15 @@ def pass_session(command: Callable[Concatenate[Session, P], None]) -> Callable[P
 def error_line(error: TimefsError, *, as_json: bool) -> str:
     """An error as standard error shows it."""
     if not as_json:
-        return f"timefs: {error}"
+        return shown_text(f"timefs: {error}")
     said = {"code": error.exit_code, "kind": error.kind, "message": str(error)}
     return json.dumps({"error": said})
+
+
+def shown_text(text: str) -> str:
+    """Text as a terminal can show it, whatever names are in it; its own line ends stay."""
+    lines = text.split("\n")
+    return "\n".join(shown_name(line.encode(errors="surrogateescape")) for line in lines)
 
 
 def human_bytes(count: int) -> str:
