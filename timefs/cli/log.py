@@ -2,7 +2,7 @@
 
 import click
 
-from store.errors import NotFoundError
+from store.errors import ForkedError, IncompleteError, NotFoundError, TimefsError, UnsupportedError
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
 
 
@@ -19,11 +19,20 @@ def log(session: Session, machine: str | None) -> None:
       timefs log vm1
     """
     repository = session.open()
-    repository.index.follow(repository.reader)
+    machines = repository.history.machines() if machine is None else [machine]
+    failed: dict[str, TimefsError] = {}
+    for each in machines:
+        try:
+            repository.history.watermark_ns(each)
+        except (ForkedError, UnsupportedError) as error:
+            failed[each] = error
+            session.complain(error)
     entries = repository.catalog.log(machine)
     if machine is not None and not entries:
         raise NotFoundError(f"{machine}: no such machine; `timefs log` lists them")
     for entry in entries:
+        if entry.machine in failed:
+            continue
         fuzzy = "  fuzzy" if entry.fuzzy else ""
         session.show(
             {
@@ -40,3 +49,5 @@ def log(session: Session, machine: str | None) -> None:
             f"new {human_bytes(entry.new_bytes):>10}  "
             f"stored {human_bytes(entry.stored_bytes):>10}{fuzzy}",
         )
+    if failed:
+        raise IncompleteError(f"{len(failed)} machines have another history than was known")
