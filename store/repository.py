@@ -1,4 +1,4 @@
-"""The repository: one place where everything of the store is put together.
+"""The repository: one place where what reads and writes history is put together.
 
 Defined here and only here: opening a repository. Used by the commands. Thread-safe; several
 processes may use one repository at once, and none of them ever locks it.
@@ -10,7 +10,6 @@ from typing import Final
 
 from blake3 import blake3
 
-from store.catalog.catalog import Catalog
 from store.clock import Clock, SystemClock
 from store.description import describe
 from store.format.keys import Keys
@@ -63,7 +62,6 @@ class Repository:
         self.logs: Final = MachineLogs(
             identity, self.keys, self.reader, self.index, self.history, root, self.cache
         )
-        self.catalog: Final = Catalog(root / "catalog", self.index, self.reader)
 
     def close(self) -> None:
         """Let go of open packs and of this thread's connection to the index."""

@@ -24,6 +24,7 @@ from store.index.index import Index
 from store.index.packs import CompletePack, complete_packs
 from store.log.claim import claim_catalog
 from store.packs.reader import PackReader
+from store.repository import Repository
 
 if TYPE_CHECKING:
     import duckdb
@@ -114,6 +115,11 @@ class Catalog:
         self._folder = folder
         self._index = index
         self._reader = reader
+
+    @classmethod
+    def of(cls, repository: Repository) -> "Catalog":
+        """A repository's own; apart from it, because it loads much that a mount never needs."""
+        return cls(repository.root / "catalog", repository.index, repository.reader)
 
     def _table(self, name: str) -> CatalogTable:
         partition = "day" if name == "rows" else None

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from blake3 import blake3
 
+from store.catalog.catalog import Catalog
 from store.errors import DamagedError, ForkedError, TimefsError
 from store.format.limits import WRITER_MIN
 from store.format.pack import pack_name
@@ -271,7 +272,7 @@ class Check:
 
     def _check_catalog(self) -> None:
         try:
-            for difference in self._repository.catalog.differences():
+            for difference in Catalog.of(self._repository).differences():
                 self._find(difference)
         except TimefsError as error:
             self._find(str(error))

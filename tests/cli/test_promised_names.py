@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from store.catalog.catalog import Catalog
 from store.description import create_repository
 from store.repository import Repository
 from tests.cli.program import Place
@@ -57,7 +58,7 @@ def test_any_name_that_is_promised_is_stored_logged_and_read(machine: str, file:
         history.capture(machine, file)
         repository = history.repository
         assert repository.history.machines() == [machine]
-        catalog = repository.catalog
+        catalog = Catalog.of(repository)
         catalog.follow()
         assert [entry.machine for entry in catalog.log(machine)] == [machine, machine]
         root = TimeTree(repository.history).root

@@ -23,7 +23,7 @@ def repository(tmp_path: Path) -> Repository:
 
 def catalog_of(repository: Repository) -> Catalog:
     repository.index.follow(repository.reader)
-    return repository.catalog
+    return Catalog.of(repository)
 
 
 def test_the_log_says_what_each_instant_changed_and_cost(repository: Repository):
@@ -122,7 +122,7 @@ repository = Repository(Path(sys.argv[1]), Path(sys.argv[2]))
 for number in range(5):
     write_instants(repository, sys.argv[3], [b"%d" % number])
     repository.index.follow(repository.reader)
-    repository.catalog.follow()
+    Catalog.of(repository).follow()
 """
 
 

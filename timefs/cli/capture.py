@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from store.catalog.catalog import Catalog
 from store.errors import IncompleteError, NotFoundError, TimefsError, UsageError
 from timefs.cli.progress import progress_bar
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
@@ -69,7 +70,7 @@ def capture(  # one parameter an option
     with progress_bar(machine) as bar:
         done = record(repository, order, Progress(bar.start, bar.advance))
     try:
-        repository.catalog.follow()
+        Catalog.of(repository).follow()
     except TimefsError as error:  # derived; the instant is durable
         log.warning("catalog: %s", error)
     session.show(

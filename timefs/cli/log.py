@@ -2,6 +2,7 @@
 
 import click
 
+from store.catalog.catalog import Catalog
 from store.errors import ForkedError, IncompleteError, NotFoundError, TimefsError, UnsupportedError
 from timefs.cli.session import Session, human_bytes, pass_session, rfc3339
 
@@ -27,7 +28,7 @@ def log(session: Session, machine: str | None) -> None:
         except (ForkedError, UnsupportedError) as error:
             failed[each] = error
             session.complain(error)
-    entries = repository.catalog.log(machine)
+    entries = Catalog.of(repository).log(machine)
     if machine is not None and not entries:
         raise NotFoundError(f"{machine}: no such machine; `timefs log` lists them")
     for entry in entries:

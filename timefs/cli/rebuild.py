@@ -2,6 +2,7 @@
 
 import click
 
+from store.catalog.catalog import Catalog
 from timefs.cli.session import Session, pass_session
 
 
@@ -17,6 +18,6 @@ def rebuild(session: Session) -> None:
     """
     repository = session.open()
     repository.index.rebuild(repository.reader)
-    repository.catalog.rebuild()
+    Catalog.of(repository).rebuild()
     machines = repository.history.machines()
     session.show({"machines": len(machines)}, f"rebuilt: {len(machines)} machines")
