@@ -16,6 +16,7 @@ from store.format.keys import Keys
 from store.index.index import Index
 from store.index.indexed_history import IndexedHistory
 from store.log.machine_logs import MachineLogs
+from store.log.transaction import SealPolicy
 from store.objects.backend import DirectoryBackend
 from store.packs.reader import CACHE_BYTES, PackReader
 
@@ -47,6 +48,7 @@ class Repository:
         cache: Path | None = None,
         clock: Clock | None = None,
         frame_cache_bytes: int = CACHE_BYTES,
+        seal: SealPolicy = SealPolicy(),  # noqa: B008  # a value
     ) -> None:
         description = describe(root)
         identity = bytes.fromhex(description.id)
@@ -60,7 +62,7 @@ class Repository:
         self.index: Final = Index(self.cache, identity)
         self.history: Final = IndexedHistory(self.index, self.reader, self.clock)
         self.logs: Final = MachineLogs(
-            identity, self.keys, self.reader, self.index, self.history, root, self.cache
+            identity, self.keys, self.reader, self.index, self.history, root, self.cache, seal
         )
 
     def close(self) -> None:

@@ -15,9 +15,6 @@ from store.format.row import BLOCK_BYTES, ROW, Row, Rows
 from store.format.statement import PackReference
 from store.ranges import stretches
 
-PACK_BLOCKS: Final = 8192
-"""A pack is sealed after this many slots: 32 MiB of plain bytes."""
-
 FRAMES_TOGETHER: Final = 16
 """Frames that a compressing thread is given at once."""
 

@@ -27,7 +27,7 @@ from store.index.run import PAGE_BYTES
 from store.log.claim import claim
 from store.log.digestmap import DigestMap, page_digests
 from store.log.duplicates import DuplicateSearch
-from store.log.transaction import Transaction, TransactionIdentity
+from store.log.transaction import SealPolicy, Transaction, TransactionIdentity
 from store.packs.reader import PackReader
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class MachineLogs:
         history: IndexedHistory,
         claims: Path,
         cache: Path,
+        seal: SealPolicy,
     ) -> None:
         self._repository = repository
         self._keys = keys
@@ -73,6 +74,7 @@ class MachineLogs:
         self._history = history
         self._claims = claims
         self._cache = cache
+        self._seal = seal
 
     def claim(self, machine: str, *, wait: bool) -> AbstractContextManager[None]:
         """Be the only one on this host that captures the machine; nothing else is held up."""
@@ -161,7 +163,7 @@ class MachineLogs:
         duplicates = DuplicateSearch(
             self._reader, lambda prefixes: sampled_packs(self._index, prefixes), reversed(newest)
         )
-        return Transaction(backend, self._keys, identity, duplicates)
+        return Transaction(backend, self._keys, identity, duplicates, self._seal)
 
     def known_files(self, state: MachineState) -> list[KnownFile]:
         """Every file the machine ever had, as it stands now."""

@@ -32,12 +32,9 @@ from store.format.row import (
 from store.format.statement import PackReference, encode_statement
 from store.history import FileKind
 from store.log.duplicates import DuplicateSearch, Places
-from store.log.filling import PACK_BLOCKS, Filling
+from store.log.filling import Filling
 from store.objects.backend import Backend
 from store.ranges import stretches
-
-PACK_ROWS_MAX: Final = 1 << 17
-"""A pack is sealed before it takes more rows than this, and those of one batch."""
 
 BATCH_BLOCKS: Final = 1024
 """Blocks that are looked up and placed together."""
@@ -47,6 +44,15 @@ PACKS_IN_FLIGHT: Final = 1
 
 Digests = npt.NDArray[np.void]
 """Digests, one an element."""
+
+
+class SealPolicy(NamedTuple):
+    """When a pack is full."""
+
+    blocks: int = 8192
+    """Slots: 32 MiB of plain bytes."""
+    rows: int = 1 << 17
+    """Besides those of one batch."""
 
 
 class TransactionIdentity(NamedTuple):
@@ -89,11 +95,13 @@ class Transaction:
         keys: Keys,
         identity: TransactionIdentity,
         duplicates: DuplicateSearch,
+        policy: SealPolicy,
     ) -> None:
         self._backend = backend
         self._keys = keys
         self._identity = identity
         self._duplicates = duplicates
+        self._policy = policy
         self._transaction = os.urandom(16)
         self._number = identity.next_number
         self._part = 1
@@ -108,14 +116,14 @@ class Transaction:
         self._duplicate_bytes = 0
 
     def _row(self, row: Row) -> None:
-        if self._filling.row_count >= PACK_ROWS_MAX:
+        if self._filling.row_count >= self._policy.rows:
             self._seal(last=False)
         self._filling.add_row(row._replace(sequence=self._sequence, time_ns=self._time_ns))
         self._sequence += 1
 
     def declare(self, file: int, name: str, kind: FileKind) -> None:
         """Give a file its name and kind; a file must be declared in the transaction it starts."""
-        if self._filling.row_count + 1 >= PACK_ROWS_MAX:
+        if self._filling.row_count + 1 >= self._policy.rows:
             self._seal(last=False)
         self._filling.names.append(name)
         at = len(self._filling.names) - 1
@@ -185,7 +193,10 @@ class Transaction:
         keys = np.frombuffer(digests, np.dtype((np.void, DIGEST_BYTES)))
         at = 0
         while at < len(numbers):
-            if self._filling.slots >= PACK_BLOCKS or self._filling.row_count >= PACK_ROWS_MAX:
+            if (
+                self._filling.slots >= self._policy.blocks
+                or self._filling.row_count >= self._policy.rows
+            ):
                 self._seal(last=False)
             batch = slice(at, at + BATCH_BLOCKS)
             places, fresh, count = self._places(keys[batch])
@@ -213,7 +224,7 @@ class Transaction:
         for index, digest in zip(missing.tolist(), keys[missing].tolist(), strict=True):
             slot = here.get(digest)
             if slot is None:
-                if next_slot == PACK_BLOCKS:
+                if next_slot == self._policy.blocks:
                     count = index
                     break
                 slot = here[digest] = next_slot
@@ -256,6 +267,10 @@ class Transaction:
         if (writer, number) == (self._identity.writer, self._number):
             return 0
         return self._filling.reference(PackReference(writer, number))
+
+    def _is_full(self) -> bool:
+        filling, policy = self._filling, self._policy
+        return filling.slots >= policy.blocks or filling.row_count >= policy.rows
 
     def _seal(self, *, last: bool) -> None:
         filling = self._filling

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import store.catalog.catalog
-import store.log.transaction
 from store.catalog.catalog import Catalog
 from store.description import create_repository
 from store.history import FileKind
+from store.log.transaction import SealPolicy
 from store.repository import Repository
 from tests.store.history import write_instants
 
@@ -58,10 +58,11 @@ def test_answers_are_whole_whether_the_tables_follow_or_not(repository: Reposito
     assert list(catalog.differences()) == []
 
 
-def test_a_machine_whose_first_capture_was_given_up_is_in_the_log(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 1)
+def test_a_machine_whose_first_capture_was_given_up_is_in_the_log(tmp_path: Path):
+    create_repository(tmp_path / "small packs")
+    repository = Repository(
+        tmp_path / "small packs", tmp_path / "its cache", seal=SealPolicy(blocks=1)
+    )
     transaction = repository.logs.begin(repository.logs.state("vm1"), repository.history.now_ns())
     transaction.declare(1, "disk", FileKind.CONTAINER)
     for number in range(8):

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-import store.log.transaction
 from store.catalog.catalog import Catalog, LogEntry
 from store.description import create_repository
 from store.errors import DamagedError
@@ -25,6 +24,7 @@ from store.index.database import connect
 from store.index.pages import PageKey, stored_checksum
 from store.index.run import RUN
 from store.keep.check import Finding, Report, check
+from store.log.transaction import SealPolicy
 from store.repository import Repository, cache_name
 from timefs.recorder import NamedSource, Order, record, silent
 
@@ -44,6 +44,7 @@ class History:
     """Two machines with a few instants, captured from real files into small packs."""
 
     def __init__(self, folder: Path) -> None:
+        self.seal = SealPolicy(blocks=4)
         self.folder = folder
         self.root = folder / "repo"
         self.time_ns = 1_700_000_000_000_000_000
@@ -64,10 +65,11 @@ class History:
         copy.folder, copy.root, copy.time_ns = folder, folder / "repo", self.time_ns
         copy.files = {machine: dict(files) for machine, files in self.files.items()}
         copy.states = dict(self.states)
+        copy.seal = self.seal
         return copy
 
     def open(self, cache: str = "cache") -> Repository:
-        return Repository(self.root, self.folder / cache)
+        return Repository(self.root, self.folder / cache, seal=self.seal)
 
     def capture(self, machine: str, **files: bytes) -> None:
         sources: list[NamedSource] = []
@@ -132,15 +134,12 @@ class History:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> History:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.log.transaction, "PACK_BLOCKS", 4)
-        return History(tmp_path_factory.mktemp("template"))
+    return History(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture
-def history(template: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
+def history(template: History, tmp_path: Path) -> History:
     """A copy of the template; what is captured further goes into small packs too."""
-    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 4)
     return template.copy_to(tmp_path / "history")
 
 
@@ -348,10 +347,8 @@ def test_a_newest_pack_put_back_meets_no_other_of_its_epoch(history: History):
     repository.close()
 
 
-def test_a_machine_that_shares_blocks_with_a_lost_pack_heals_too(
-    history: History, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 200)
+def test_a_machine_that_shares_blocks_with_a_lost_pack_heals_too(history: History):
+    history.seal = SealPolicy(blocks=200)
     shared = random.Random(1).randbytes(800_000)
     history.capture("vm1", big=shared)
     history.capture("vm2", c=shared)

@@ -7,21 +7,19 @@ from pathlib import Path
 import pytest
 
 import store.log.duplicates
-import store.log.transaction
 from store.description import create_repository
 from store.errors import DamagedError
 from store.format.row import DIGEST_BYTES
 from store.history import FileKind
 from store.log.duplicates import DuplicateSearch, digest_table
-from store.log.transaction import Committed
+from store.log.transaction import Committed, SealPolicy
 from store.repository import Repository
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(store.log.transaction, "PACK_BLOCKS", 100)
+def repository(tmp_path: Path) -> Repository:
     create_repository(tmp_path / "repo")
-    return Repository(tmp_path / "repo", tmp_path / "cache")
+    return Repository(tmp_path / "repo", tmp_path / "cache", seal=SealPolicy(blocks=100))
 
 
 def write(

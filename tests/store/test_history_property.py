@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,7 +24,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import store.log.transaction
 from store.catalog.catalog import SCHEMAS, Catalog
 from store.clock import Clock
 from store.description import create_repository
@@ -34,7 +32,7 @@ from store.image import ExtentKind
 from store.index.index import Index
 from store.index.proof import differing_tables
 from store.index.run import PAGE_BYTES
-from store.log.transaction import Transaction
+from store.log.transaction import SealPolicy, Transaction
 from store.repository import Repository
 from timefs.recorder import NamedSource, Order, record, silent
 
@@ -97,11 +95,13 @@ class HistoryMachine(RuleBasedStateMachine):
         self.clock = SteppingClock()
         self.files: dict[str, bytearray] = {}
         self.remembered: list[Remembered] = []
-        self.patch = pytest.MonkeyPatch()
+        self.seal = SealPolicy()
         self.open()
 
     def open(self) -> None:
-        self.repository = Repository(self.folder / "repo", self.folder / "cache", self.clock)
+        self.repository = Repository(
+            self.folder / "repo", self.folder / "cache", self.clock, seal=self.seal
+        )
 
     def teardown(self) -> None:
         try:
@@ -110,13 +110,13 @@ class HistoryMachine(RuleBasedStateMachine):
                 self.made_again_is_equal()
         finally:
             self.repository.close()
-            self.patch.undo()
             shutil.rmtree(self.folder)
 
     @initialize(blocks=st.sampled_from([3, 40, 8192]), rows=st.sampled_from([16, 1 << 17]))
     def choose_pack_size(self, blocks: int, rows: int) -> None:
-        self.patch.setattr(store.log.transaction, "PACK_BLOCKS", blocks)
-        self.patch.setattr(store.log.transaction, "PACK_ROWS_MAX", rows)
+        self.seal = SealPolicy(blocks, rows)
+        self.repository.close()
+        self.open()
 
     # Writing
 
