@@ -5,7 +5,6 @@ of instants, transactions and check ask. Used by the repository. One SQLite conn
 number of processes share one index, SQLite's own locks order them.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -33,6 +32,7 @@ from store.index.pages import page_runs, zeros_until
 from store.index.run import Runs
 from store.index.schema import INDEX_FORMAT, SCHEMA
 from store.packs.reader import PackReader
+from store.posix.locks import lock_file
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Index:
     def _alone(self) -> Generator[None]:
         """One process at a time puts another index in this one's place."""
         with self._path.with_name("index.lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file.fileno(), wait=True)
             yield
 
     def _replace(self) -> None:

@@ -5,7 +5,6 @@ neither can create a pack number that the other has taken. The catalog's writer 
 Safe between processes; a claim ends with its process, however that ends.
 """
 
-import fcntl
 import os
 import socket
 from collections.abc import Generator
@@ -17,6 +16,7 @@ from blake3 import blake3
 
 from store.errors import BusyError
 from store.objects.backend import translate
+from store.posix.locks import lock_file
 
 HEX_NAME_BYTES_MAX: Final = 124
 """Of a machine: twice as many and the suffix are what Linux takes as a name."""
@@ -63,11 +63,9 @@ def _hold(path: Path, busy: str, *, wait: bool) -> Generator[None]:
     except OSError as error:
         raise translate(error, str(path)) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
+        if not lock_file(descriptor, wait=wait):
             holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-            raise BusyError(busy.format(holder or "another process")) from error
+            raise BusyError(busy.format(holder or "another process"))
         with suppress(OSError):  # a full disk: the name is only for those who wait
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

@@ -6,7 +6,6 @@ share's service and its commands. Samba is a program of its own; nothing of it i
 
 import ctypes
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from stat import S_IXOTH
 from typing import Final
 
 from store.errors import DeniedError, NotFoundError, TimefsError, UsageError
+from store.posix.users import is_user
 from timefs.share.settings import Settings
 
 _FOLDERS: Final = ("private", "lock", "state", "cache", "pid", "rpc", "log")
@@ -183,13 +183,11 @@ def users(settings: Settings) -> list[str]:
 
 
 def _known(user: str) -> None:
-    try:
-        pwd.getpwnam(user)
-    except KeyError as error:
+    if not is_user(user):
         raise NotFoundError(
             f"{user}: this server has no such user; run: "
             f"useradd --system --no-create-home --shell /usr/sbin/nologin {user}"
-        ) from error
+        )
 
 
 def _pdbedit(settings: Settings, arguments: list[str], said: str) -> str:

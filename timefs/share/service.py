@@ -4,7 +4,6 @@ Defined here and only here: `serve` and the file by which others see that it run
 command line, from the main thread; `is_served` from any.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Final, Self
 
 from store.errors import BusyError, DeniedError, TimefsError
+from store.posix.locks import lock_file
 from timefs.mount.fuse.server import Server
 from timefs.mount.mounting import INTERRUPTED, leave, mounted
 from timefs.mount.points import check_mountpoint, is_dead
@@ -112,10 +112,8 @@ def _alone(settings: Settings, *, with_samba: bool) -> Generator[None]:
     lock = os.open(settings.state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     state = settings.state / STATE_FILE
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{settings.state}: already shared; see timefs status") from error
+        if not lock_file(lock, wait=False):
+            raise BusyError(f"{settings.state}: already shared; see timefs status")
         state.write_text(
             json.dumps(
                 {
@@ -140,12 +138,9 @@ def is_served(settings: Settings) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not lock_file(lock, wait=False, shared=True)
     finally:
         os.close(lock)
-    return False
 
 
 @contextmanager

@@ -5,13 +5,13 @@ of the device and its own buffers. While every thread is at work more are starte
 waits behind requests that are stuck.
 """
 
-import fcntl
 import logging
 import os
 import threading
 from typing import Final
 
 from store.errors import DeniedError, UnsupportedError
+from store.posix.devices import control
 from timefs.mount.core import FileSystem
 from timefs.mount.fuse.operations import Operations
 from timefs.mount.fuse.protocol import (
@@ -136,5 +136,5 @@ class Server:
             clone = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise DeniedError(f"/dev/fuse: {error.strerror}") from error
-        fcntl.ioctl(clone, IOC_CLONE, self._device.to_bytes(4, "little"))
+        control(clone, IOC_CLONE, self._device.to_bytes(4, "little"))
         return clone
