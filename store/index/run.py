@@ -1,6 +1,6 @@
 """Runs: pieces of a file that rows left behind, and painting newer ones over older ones.
 
-Defined here and only here: the `RUN` layout of the derived index, `runs_of_rows` and `paint`. Used
+Defined here and only here: the `RUN` layout of the derived index, `pieces_of_rows` and `paint`. Used
 by the index (which keeps runs in pages) and by images of instants (which read them). Pure
 functions; thread-safe.
 """

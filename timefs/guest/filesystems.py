@@ -1,6 +1,6 @@
 """The one table of what a volume may hold: how each kind is recognised, and what opens it.
 
-Defined here and only here: `Kind`, `recognised` and `Volume`. Used by timefs.guest.contents and
+Defined here and only here: `Found`, `recognised` and `Volume`. Used by timefs.guest.contents and
 timefs.guest.disktree. Parsers know neither one another nor this table. Stateless.
 
 The order is that of trust. Members of arrays come first, then what is encrypted or a part of a

@@ -1,8 +1,7 @@
 """Mounting: what the command line calls to show a tree at a folder and to take it away.
 
-Defined here and only here: `mounted`, `leave`, `mount_foreground` and `unmount`;
-`mount_background` is in timefs.mount.background. Call from the main thread, except `mounted`,
-which any thread may use.
+Defined here and only here: `mounted`, `leave`, `mount_foreground` and `unmount`. For the background
+see timefs.mount.background. Call from the main thread, except `mounted`, which any thread may use.
 """
 
 import gc
