@@ -1,7 +1,7 @@
 """Runs: pieces of a file that rows left behind, and painting newer ones over older ones.
 
-Defined here and only here: the `RUN` layout of the derived index, `pieces_of_rows` and `paint`. Used
-by the index (which keeps runs in pages) and by images of instants (which read them). Pure
+Defined here and only here: the `RUN` layout of the derived index, `pieces_of_rows` and `paint`.
+Used by the index (which keeps runs in pages) and by images of instants (which read them). Pure
 functions; thread-safe.
 """
 
