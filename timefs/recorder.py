@@ -221,6 +221,6 @@ def _keep(
     positions = {file.number: file.position for file in repository.logs.known_files(after)}
     for number, digest_map in maps:
         try:
-            digest_map.keep(positions[number])
+            digest_map.keep(positions.get(number, 0))
         except TimefsError as error:  # the instant is durable; the next run makes the map again
             log.warning("%s", error)

@@ -162,6 +162,8 @@ class Catalog:
                 log.warning("%s; making it again from the packs", error)
                 erase_table(self._folder / name)
             for state in self._index.writers():
+                if self._index.stop(state.writer) is not None:
+                    continue
                 while self._follow(name, state.writer):
                     pass
 

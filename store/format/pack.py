@@ -20,6 +20,7 @@ from store.format.limits import (
     FRAME_BLOCKS_MAX,
     SLOTS_MAX,
     STATEMENT_BYTES_MAX,
+    WRITER_MAX,
     WRITER_MIN,
 )
 from store.format.row import DIGEST_BYTES
@@ -205,7 +206,7 @@ def parse_envelope(content: bytes, where: str) -> Envelope:
 def _check_claims(envelope: Envelope, where: str) -> None:
     """Let no pack claim what none may; asked before anything is allocated for it."""
     for what, got, least, most in (
-        ("writer", envelope.writer, WRITER_MIN, 1 << 32),
+        ("writer", envelope.writer, WRITER_MIN, WRITER_MAX),
         ("epoch", envelope.epoch, 0, EPOCH_MAX),
         ("part", envelope.part, 1, 1 << 32),
         ("bytes of digests", envelope.digests_bytes, 0, SLOTS_MAX * DIGEST_BYTES),

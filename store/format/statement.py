@@ -22,6 +22,8 @@ from store.format.limits import (
     ROWS_MAX,
     SEQUENCE_MAX,
     STATEMENT_BYTES_MAX,
+    WRITER_MAX,
+    WRITER_MIN,
 )
 from store.format.row import (
     BLOCK_BYTES,
@@ -96,6 +98,8 @@ def decode_statement(stored: bytes, where: str) -> Statement:
     if len(rest) != packs_bytes + head.names_bytes:
         raise DamagedError(f"{where}: it is cut short")
     packs = [PackReference(*pack) for pack in PACK_REFERENCE.iter_unpack(rest[:packs_bytes])]
+    if any(not WRITER_MIN <= pack.writer <= WRITER_MAX for pack in packs):
+        raise DamagedError(f"{where}: it refers to a pack of a writer that none can be")
     names = _decode_names(rest[packs_bytes:], head.names, where)
     _check_rows(rows, head, where)
     return Statement(rows, packs, names)
@@ -186,6 +190,8 @@ def _check_rows(rows: Rows, head: StatementHead, where: str) -> None:
         raise UnsupportedError(
             f"{where}: rows of a kind that this version does not know; use a newer timefs"
         )
+    if (np.diff(rows["sequence"].astype(np.int64)) <= 0).any():
+        raise DamagedError(f"{where}: expected rows in the order of their sequences")
     offset, length = rows["offset"], rows["length"]
     data = kinds == RowKind.DATA
     named = kinds == RowKind.FILE

@@ -47,6 +47,8 @@ def known_files(index: Index, writer: int) -> list[KnownFile]:
         "SELECT file, max(last_position) FROM changes WHERE writer = ? GROUP BY file", writer
     )
     for file, at in newest:
+        if file not in known:
+            continue  # a row of a file that was never declared
         known[file] = known[file]._replace(position=max(at, known[file].position))
     return list(known.values())
 

@@ -307,10 +307,6 @@ class Index:
         )
         return rows[0][0] or 0
 
-    def lost_packs(self) -> int:
-        """How many packs of all writers are lost."""
-        return self.ask("SELECT count(*) FROM lost")[0][0]
-
     def follow(self, reader: PackReader, writer: int | None = None) -> None:
         """Take in every pack sealed since: of one writer, or of all and new ones.
 
@@ -321,8 +317,10 @@ class Index:
             return  # within a snapshot
         if not self._proven:
             self._prove(reader)
-        numbers = [writer] if writer is not None else known_writers(reader.backend)
-        for number in numbers:
+        numbers = {writer} if writer is not None else {*known_writers(reader.backend)}
+        if writer is None:  # one whose packs are all gone is one as well
+            numbers |= {state.writer for state in self.writers()}
+        for number in sorted(numbers):
             try:
                 self._expect_head(reader, number)
                 self._follow(reader, number)

@@ -54,7 +54,7 @@ class IndexedHistory(History):
         stop = self._index.stop(rows[0][0])
         if isinstance(stop, ForkedError | UnsupportedError):
             self._pages.clear()
-            raise type(stop)(f"{machine}: {stop}")
+            raise type(stop)(str(stop))
         return rows[0][0]
 
     def instants(self, machine: str) -> Sequence[Instant]:

@@ -6,7 +6,7 @@ of a repository that was put back and gone on with is another line under the sam
 """
 
 from store.errors import DamagedError, ForkedError, NotFoundError, UnsupportedError
-from store.format.limits import WRITER_MIN
+from store.format.limits import WRITER_MAX, WRITER_MIN
 from store.format.pack import NO_HEAD, Head, pack_name
 from store.index.database import Connection
 from store.objects.backend import Backend
@@ -14,8 +14,8 @@ from store.packs.reader import PackReader
 
 
 def known_writers(backend: Backend) -> list[int]:
-    """Writers whose packs count: they are numbered from 1."""
-    return [writer for writer in backend.writers() if writer >= WRITER_MIN]
+    """Writers whose packs count, by their numbers."""
+    return [writer for writer in backend.writers() if WRITER_MIN <= writer <= WRITER_MAX]
 
 
 def head(connection: Connection, writer: int) -> Head:

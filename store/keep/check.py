@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from store.catalog.catalog import Catalog
 from store.errors import DamagedError, ForkedError, TimefsError
-from store.format.limits import WRITER_MIN
+from store.format.limits import WRITER_MAX, WRITER_MIN
 from store.format.pack import pack_name
 from store.format.row import BLOCK_BYTES, DIGEST_BYTES, RowKind, blocks_of, position
 from store.format.statement import PackReference
@@ -113,7 +113,7 @@ class Check:
             text = f"{name}: no pack of ours; it is passed over, nothing is lost"
             self._findings.append(Finding(False, text, []))
         for writer in self._repository.backend.writers():
-            if writer < WRITER_MIN:
+            if not WRITER_MIN <= writer <= WRITER_MAX:
                 self._find(f"packs/{writer:08x}: no machine has that number; move it away")
         owners: dict[str, int] = {}
         for state in sorted(self._index.writers()):

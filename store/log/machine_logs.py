@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from store.errors import ExistsError
+from store.errors import DamagedError, ExistsError
 from store.format.keys import Keys
+from store.format.limits import EPOCH_MAX
 from store.format.pack import NO_HEAD, PackIdentity, build_pack, pack_name
 from store.format.row import BLOCK_BYTES, ROW, blocks_of
 from store.format.statement import encode_statement
@@ -22,7 +23,8 @@ from store.history import Instant
 from store.index.files import KnownFile, known_files
 from store.index.index import DIGEST_MAPS, Index
 from store.index.indexed_history import IndexedHistory
-from store.index.packs import newest_packs, pack_sizes, sampled_packs
+from store.index.line import known_writers
+from store.index.packs import lost_packs, newest_packs, pack_sizes, sampled_packs
 from store.index.run import PAGE_BYTES
 from store.log.claim import claim
 from store.log.digestmap import DigestMap, page_digests
@@ -116,12 +118,15 @@ class MachineLogs:
             known = {state.machine: state for state in writers}  # the first to claim it has it
             if machine in known:
                 break
-            self._register(machine, max((s.writer for s in writers), default=0) + 1)
+            taken = {state.writer for state in writers} | {*known_writers(self._reader.backend)}
+            self._register(machine, max(taken, default=0) + 1)
             self._index.follow(self._reader)
         state = known[machine]
         stop = self._index.stop(state.writer)
         if stop is not None:
             raise type(stop)(f"{machine}: {stop}")
+        if state.epoch >= EPOCH_MAX:
+            raise DamagedError(f"{machine}: its epochs are used up; capture it under another name")
         return MachineState(
             machine,
             state.writer,
@@ -172,7 +177,7 @@ class MachineLogs:
     def digest_map(self, state: MachineState, file: KnownFile) -> DigestMap:
         """The digests of the file's newest state, as a working copy to compare with and change."""
         path = self._cache / DIGEST_MAPS / f"{state.writer:08x}-{file.number:08x}"
-        digest_map = DigestMap(path, file.size, self._index.lost_packs())
+        digest_map = DigestMap(path, file.size, len(lost_packs(self._index)))
         digest_map.open(file.position, lambda empty: self._fill(empty, state.writer, file))
         return digest_map
 

@@ -28,6 +28,9 @@ TABLES_FRAMES_MAX: Final = 1 << 20
 DIGEST_PAGE: Final = 256
 """Digests that are read together to prove rows."""
 
+MADE_TOGETHER: Final = 2048
+"""Slots that are decoded at once to digest them."""
+
 DIGEST_PAGES_MAX: Final = 2048
 """Such pages kept: 8 MiB."""
 
@@ -234,7 +237,10 @@ class PackReader:
         except DamagedError:
             slots = self.table(writer, number).first_slots[-1]
             with suppress(DamagedError):
-                return self.made_digests(writer, number, 0, slots)
+                return b"".join(
+                    self.made_digests(writer, number, first, min(MADE_TOGETHER, slots - first))
+                    for first in range(0, slots, MADE_TOGETHER)
+                )
             return b""
 
     def made_digests(self, writer: int, number: int, slot: int, count: int) -> bytes:

@@ -16,7 +16,7 @@ from store.format.columns import decode_column, encode_column
 from store.format.digest import block_digest, checksum, digests_of, nonzero_blocks, row_check
 from store.format.frame import FRAME_BLOCKS_MAX, Codec, decode_frame, encode_frame
 from store.format.keys import Keys
-from store.format.limits import FILE_BYTES_MAX, SEQUENCE_MAX
+from store.format.limits import FILE_BYTES_MAX, SEQUENCE_MAX, WRITER_MAX
 from store.format.pack import ENVELOPE, NO_HEAD, PackIdentity, build_pack, pack_name, parse_envelope
 from store.format.row import (
     FLAGS,
@@ -141,14 +141,18 @@ names = st.lists(
 
 @given(
     st.lists(rows, max_size=10),
-    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.just(7)), min_size=3, max_size=5),
+    st.lists(st.tuples(st.integers(1, WRITER_MAX), st.just(7)), min_size=3, max_size=5),
     names,
 )
 def test_statements_come_back(
     listed: list[Row], packs: list[tuple[int, int]], some_names: list[str]
 ):
     all_names = ["vm1", *some_names]
-    kept = [usable(row, len(all_names)) for row in listed]
+    sequences = sorted({row.sequence for row in listed})
+    kept = [
+        usable(row, len(all_names))._replace(sequence=sequence)
+        for row, sequence in zip(listed, sequences, strict=False)
+    ]
     references = [PackReference(*pack) for pack in packs]
     statement = decode_statement(encode_statement(array(kept), references, all_names), "here")
     assert statement.rows.tolist() == [tuple(row) for row in kept]

@@ -165,3 +165,18 @@ def test_check_says_which_line_a_repository_is(hosts: Hosts):
     assert line == checked(hosts.host("second")).line
     capture(repository, blocks(2))
     assert line != checked(repository).line == checked(hosts.host("second")).line
+
+
+@pytest.mark.parametrize("what", ["packs/00000001", "packs"])
+def test_packs_that_are_all_gone_are_noticed_as_well(hosts: Hosts, what: str):
+    repository = hosts.host("first")
+    capture(repository, blocks(1))
+    assert newest(repository) == blocks(1)
+    (hosts.root / what).rename(hosts.folder / "gone")
+    for host in (repository, hosts.host("first")):
+        with pytest.raises(ForkedError, match="gone, which this host knew"):
+            newest(host)
+        with pytest.raises(ForkedError):
+            capture(host, blocks(2))
+    (hosts.folder / "gone").rename(hosts.root / what)
+    assert newest(hosts.host("first")) == blocks(1)

@@ -27,7 +27,7 @@ def log(session: Session, machine: str | None) -> None:
             repository.history.watermark_ns(each)
         except (ForkedError, UnsupportedError) as error:
             failed[each] = error
-            session.complain(error)
+            session.complain(type(error)(f"{each}: {error}"))
     entries = Catalog.of(repository).log(machine)
     if machine is not None and not entries:
         raise NotFoundError(f"{machine}: no such machine; `timefs log` lists them")
@@ -51,4 +51,4 @@ def log(session: Session, machine: str | None) -> None:
             f"stored {human_bytes(entry.stored_bytes):>10}{fuzzy}",
         )
     if failed:
-        raise IncompleteError(f"{len(failed)} machines have another history than was known")
+        raise IncompleteError(f"not shown: {', '.join(failed)}")

@@ -118,6 +118,8 @@ class JsonFormatter(logging.Formatter):
 def main() -> None:
     """Run the command line and exit."""
     _fill_closed_streams()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `start` left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)

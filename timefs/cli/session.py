@@ -46,7 +46,7 @@ class Session:
         """
         if self.repo is None:
             raise UsageError("no repository named; give -r REPO, or set TIMEFS_REPO")
-        return self.repo.absolute()
+        return self.repo.resolve()
 
     def open(self) -> Repository:
         """The repository."""

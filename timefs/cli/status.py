@@ -4,7 +4,7 @@ from contextlib import closing
 
 import click
 
-from store.errors import IncompleteError
+from store.errors import ForkedError, IncompleteError, UnsupportedError
 from timefs.cli.session import Session, pass_session, rfc3339
 from timefs.cli.share import Chosen
 from timefs.share.health import health
@@ -19,14 +19,22 @@ def status(session: Session, state: str | None) -> None:
     Example:
       timefs status
     """
+    failed: list[str] = []
     with closing(session.open()) as repository:
         for machine in repository.history.machines():
-            newest = rfc3339(repository.history.latest(machine).time_ns)
+            try:
+                newest = rfc3339(repository.history.latest(machine).time_ns)
+            except (ForkedError, UnsupportedError) as error:
+                failed.append(machine)
+                session.complain(type(error)(f"{machine}: {error}"))
+                continue
             session.show({"machine": machine, "latest": newest}, f"{machine}: latest {newest}")
     settings = Chosen(state=state).settings(session)
     found = health(settings)
     if found is None:
         session.show({"share": None}, "share: not running")
+        if failed:
+            raise IncompleteError(f"not shown: {', '.join(failed)}")
         return
     faults = {
         "its process is gone": not found.running,

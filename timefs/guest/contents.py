@@ -133,7 +133,7 @@ def _counting(
 def _counts(disk: Image, found: Found | None, mbr: Mbr, *, nested: bool) -> bool:
     """Whether an MBR without a GPT is the disk's table, whatever else was found."""
     if found is None:
-        return mbr.plausible or _proves_true(disk, mbr)
+        return mbr.plausible or mbr.orderly or _proves_true(disk, mbr)
     if not nested and not found.boots:
         return mbr.plausible
     if _proves_true(disk, mbr):

@@ -19,7 +19,7 @@ from timefs.guest import signatures
 from timefs.guest.ends import Ends
 from timefs.guest.ext import open_volume as open_ext
 from timefs.guest.fat import looks_like_fat, open_exfat, open_fat
-from timefs.guest.lvm import label_place
+from timefs.guest.lvm import label_is_whole, label_place
 from timefs.guest.ntfs import open_volume as open_ntfs
 from timefs.guest.raid import raid_member, raid_remnant
 from timefs.guest.xfs import open_volume as open_xfs
@@ -103,6 +103,10 @@ def _remnant(ends: Ends) -> Found | None:
 
 
 def _lvm(ends: Ends) -> Found | None:
+    return _damaged_lvm(ends) if label_is_whole(ends.head) else None
+
+
+def _damaged_lvm(ends: Ends) -> Found | None:
     place = label_place(ends.head)
     return None if place is None else Found(LVM, place)
 
@@ -187,4 +191,5 @@ _LOOKS: Final[tuple[Recognise, ...]] = (
     _atari,
     _named(signatures.REMNANTS),
     _remnant,
+    _damaged_lvm,
 )

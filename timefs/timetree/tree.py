@@ -6,10 +6,11 @@ what a name resolved to stays what it is for whoever holds the node.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from stat import S_IFDIR
 from typing import Final
 
-from store.errors import NotFoundError
+from store.errors import ForkedError, NotFoundError, UnsupportedError
 from store.history import History, Instant
 from timefs.times import LATEST, Asked, Meaning, Names, parse, spell
 from timefs.timetree.cache import Cache
@@ -76,8 +77,11 @@ class RootFolder(Folder):
 
     def attributes(self) -> Attributes:
         history = self._tree.history
-        newest = [history.latest(machine).time_ns for machine in history.machines()]
-        return folder_attributes(max(newest, default=0))
+        newest = [0]
+        for machine in history.machines():
+            with suppress(ForkedError, UnsupportedError):  # its own folder says what is wrong
+                newest.append(history.latest(machine).time_ns)
+        return folder_attributes(max(newest))
 
     def lookup(self, name: bytes) -> Node:
         machine = machine_name(name)

@@ -61,6 +61,15 @@ def label_place(content: bytes) -> int | None:
     return None
 
 
+def label_is_whole(content: bytes) -> bool:
+    """Whether there is a label whose checksum is right, given the first sectors of a volume."""
+    place = label_place(content)
+    if place is None:
+        return False
+    sector = content[place : place + SECTOR_BYTES]
+    return bool(lvm_checksum(sector[20:]) == LABEL.unpack_from(sector)[2])
+
+
 def read_physical_volume(volume: Image) -> PhysicalVolume:
     """A physical volume and the metadata in it.
 

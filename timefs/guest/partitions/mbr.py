@@ -63,6 +63,9 @@ class Mbr(NamedTuple):
     plausible: bool
     """Whether it may be a table at all: a partition begins within the disk, and no entry has flags
     that no table has. Code and text at the end of a boot sector rarely look like that."""
+    orderly: bool
+    """Whether every entry is one that a table may have, or all zeros: a table, wherever its
+    partitions lie, if nothing else is known of the disk."""
 
 
 def read_mbr(disk: Image, sector_bytes: int = SECTOR_BYTES) -> Mbr | None:
@@ -83,7 +86,13 @@ def read_mbr(disk: Image, sector_bytes: int = SECTOR_BYTES) -> Mbr | None:
             found.append(_partition(entry.number, entry, 0, sector_bytes))
     protective = any(entry.kind == PROTECTIVE for entry in entries)
     flags = all(entry.flags in (0x00, 0x80) for entry in entries)
-    return Mbr(kept(found + logical), sector_bytes, protective, sound and flags)
+    orderly = flags and all(_orderly(entry) for entry in entries)
+    return Mbr(kept(found + logical), sector_bytes, protective, sound and flags, orderly)
+
+
+def _orderly(entry: Entry) -> bool:
+    empty = not entry.flags and not entry.kind and not entry.start and not entry.length
+    return empty or (entry.used and entry.start > 0)
 
 
 def _entries(disk: Image, at: int) -> list[Entry] | None:
